@@ -1,0 +1,51 @@
+"""What a run carries on the host, and the files that it holds open."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from experiments.setup import Setup
+from experiments.workdir import Workdir
+from lqlm.io.checkpoint import Checkpoints
+from lqlm.io.metrics import MetricsWriter
+from lqlm.io.monitor import CompilationCounter, PhaseTimers, peak_memory_bytes
+
+
+@dataclasses.dataclass
+class Run:
+    """What the loop carries on the host beside the training state."""
+
+    setup: Setup
+    workdir: Workdir
+    writer: MetricsWriter
+    checkpoints: Checkpoints
+    counter: CompilationCounter
+    timers: PhaseTimers
+    history: dict[str, Any] = dataclasses.field(default_factory=dict)  # what resuming must not forget
+    compiled_late: int = 0  # programs made after this process's first step; a resumed one makes its evaluation later
+    warned: bool = False
+    shown: dict[str, Any] = dataclasses.field(default_factory=dict)  # a completion of the last step, for a person
+    earlier: dict[str, float] = dataclasses.field(default_factory=dict)  # ``usage`` of killed processes, at their saves
+
+
+@contextlib.contextmanager
+def open_run(setup: Setup, workdir: Workdir) -> Iterator[Run]:
+    """The files of a run, opened and, whatever happens, closed."""
+    with MetricsWriter(workdir.path) as writer, CompilationCounter() as counter:
+        checkpoints = Checkpoints(workdir.checkpoints, setup.settings.run.keep)
+        try:
+            yield Run(setup, workdir, writer, checkpoints, counter, PhaseTimers())
+        finally:
+            checkpoints.close()
+
+
+def usage(run: Run) -> dict[str, float]:
+    """Compilations and memory, those of the processes before this one included."""
+    now = {
+        "compilations": run.counter.total,
+        "compilations_after_first_step": run.compiled_late,
+        "compilation_seconds": run.counter.seconds,
+    }
+    peak = max(peak_memory_bytes(), run.earlier.get("peak_memory_bytes", 0))
+    return {name: value + run.earlier.get(name, 0) for name, value in now.items()} | {"peak_memory_bytes": peak}

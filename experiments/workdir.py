@@ -1,0 +1,111 @@
+"""The folder of a run: whose it is, what lies where, and whether the run is over."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import IO, Any
+
+from experiments.settings import GRPOExperiment
+from lqlm.errors import UserError
+from lqlm.io.disk import clear_when_full, write_atomic
+
+# Settings that change nothing that a resumed run must repeat.
+FREE = ("workdir", "run.checkpoint_every", "run.keep", "run.samples", "run.max_skipped", "run.reward_timeout")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """Paths of a run's files."""
+
+    path: pathlib.Path
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Orbax checkpoints, one folder a step."""
+        return self.path / "checkpoints"
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The settings that the run was begun with."""
+        return self.path / "config.json"
+
+    @property
+    def summary(self) -> pathlib.Path:
+        """Written last: its presence says that the run is over."""
+        return self.path / "summary.json"
+
+    @property
+    def curves(self) -> pathlib.Path:
+        """The learning curves as a picture."""
+        return self.path / "curves.png"
+
+    @property
+    def adapter(self) -> pathlib.Path:
+        """The finished adapter as a PEFT directory."""
+        return self.path / "adapter"
+
+
+@contextlib.contextmanager
+def claim(settings: GRPOExperiment) -> Iterator[Workdir]:
+    """Take the folder for this run: refuse one begun with other settings, or one that another process works in.
+
+    Raises:
+        UserError: naming the first setting that differs, with both values.
+    """
+    workdir = Workdir(pathlib.Path(settings.workdir))
+    with _open_lock(workdir.path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{workdir.path}: another process works in this folder; wait, or set --config.workdir"
+            ) from error
+        for leftover in workdir.path.glob(".*.part"):  # of a process that was killed while it wrote
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        _check_same(workdir, settings)
+        yield workdir
+
+
+def _open_lock(path: pathlib.Path) -> IO[str]:
+    try:
+        with clear_when_full(path):
+            path.mkdir(parents=True, exist_ok=True)
+            return (path / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{path}: cannot work there ({error.strerror}); set --config.workdir to a folder") from error
+
+
+def _begun(workdir: Workdir) -> bool:
+    """Whether a checkpoint lies there: a run that failed before its first one may be begun anew with other settings."""
+    entries = workdir.checkpoints.iterdir() if workdir.checkpoints.is_dir() else ()
+    return any(".orbax-checkpoint-tmp" not in entry.name for entry in entries)
+
+
+def _check_same(workdir: Workdir, settings: GRPOExperiment) -> None:
+    now = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if not (workdir.config.exists() and _begun(workdir)):
+        write_atomic(workdir.config, json.dumps(now, indent=2) + "\n")
+        return
+    then, now = _flat(json.loads(workdir.config.read_text())), _flat(now)
+    free = (*FREE, "run.steps") if settings.optim.schedule == "constant" else FREE  # a constant rate can go on longer
+    for key in sorted(then.keys() | now.keys()):
+        if key not in free and then.get(key) != now.get(key):
+            raise UserError(
+                f"{workdir.path} holds a run with {key}={then.get(key)!r}, this one has {now.get(key)!r}; "
+                "set --config.workdir to a new folder, or delete this one"
+            )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for key, part in tree.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def finished(workdir: Workdir, steps: int) -> bool:
+    """Whether the summary of a run of so many steps lies there."""
+    return workdir.summary.exists() and json.loads(workdir.summary.read_text()).get("steps") == steps

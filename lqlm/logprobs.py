@@ -1,0 +1,137 @@
+"""Log-probabilities of tokens, entropies, and estimators of the divergence from a reference.
+
+A policy's log-probabilities are those of the temperature-divided logits over the whole vocabulary.  The chunked form
+is the one to train with: the logits of all tokens, [N, V] in float32, are the largest array of a small model's step.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from lqlm.types import Array
+
+
+def token_logprobs(logits: Array, targets: Array) -> Array:
+    """Log-probability of each target, ``z_y - log sum_v exp z_v``.
+
+    Args:
+      logits: [..., V], any float type; computed in float32.
+      targets: int [...], each in [0, V).
+
+    Returns:
+      float32 [...].
+
+    >>> print(token_logprobs(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([1])).round(4))
+    [-0.2877]
+    """
+    chex.assert_shape(targets, logits.shape[:-1])
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def entropy(logits: Array) -> Array:
+    """Entropy of the categorical distribution, ``-sum_v p_v log p_v``, in nats.
+
+    Args:
+      logits: [..., V], any float type; minus infinity marks a token that cannot be drawn.
+
+    Returns:
+      float32 [...], between 0 and log V.
+
+    >>> print(entropy(jnp.zeros(4)).round(4))
+    1.3863
+    """
+    logp = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    p = jnp.exp(logp)
+    return -jnp.sum(p * jnp.where(p > 0, logp, 0.0), axis=-1)  # 0 log 0 = 0, where the product would be NaN
+
+
+def chunked_token_logprobs(
+    hidden: Array,
+    head: Callable[[Array], Array],
+    targets: Array,
+    *,
+    temperature: float | Array = 1.0,
+    chunk: int = 256,
+    with_entropy: bool = False,
+) -> tuple[Array, Array | None]:
+    """Log-probabilities of tokens from hidden states, holding the logits of one chunk of tokens at a time.
+
+    Equals ``token_logprobs(head(hidden) / temperature, targets)``.  The backward pass recomputes each chunk's logits,
+    so that neither pass holds more than [chunk, V].
+
+    Args:
+      hidden: [N, D] last hidden states, of the positions that are scored and no others.
+      head: maps [n, D] to logits [n, V]; it may close over weights, and gradients flow to them.
+      targets: int [N].
+      temperature: divides the logits.
+      chunk: tokens per chunk; N need not be a multiple of it.
+      with_entropy: also compute the entropy, which costs a second pass over each chunk's logits.
+
+    Returns:
+      (logp float32 [N], entropy float32 [N] or None).
+    """
+    n, width = hidden.shape
+    chex.assert_shape(targets, (n,))
+    chunk = min(chunk, n)
+    padding = -n % chunk
+
+    @jax.checkpoint
+    def score(part: tuple[Array, Array]) -> tuple[Array, Array | None]:
+        logits = head(part[0]).astype(jnp.float32) / temperature
+        return token_logprobs(logits, part[1]), entropy(logits) if with_entropy else None
+
+    # The padded rows score token 0 from a zero state: finite, and cut off below, so that their gradient is zero.
+    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, width)
+    targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
+    scores = jax.lax.map(score, (hidden, targets))
+    return jax.tree.map(lambda x: x.reshape(-1)[:n], scores)
+
+
+def k1(logp: Array, ref_logp: Array) -> Array:
+    """Estimate of KL(policy || reference) by ``log p - log q``: unbiased under samples of p, of either sign.
+
+    Schulman, "Approximating KL divergence" (2020).
+
+    Args:
+      logp: [...] log-probabilities of sampled tokens under the policy.
+      ref_logp: [...] the same under the reference.
+
+    Returns:
+      [...].
+    """
+    return logp - ref_logp
+
+
+def k2(logp: Array, ref_logp: Array) -> Array:
+    """Estimate of KL(policy || reference) by ``(log p - log q)^2 / 2``: biased, of low variance.
+
+    Schulman, "Approximating KL divergence" (2020).
+
+    Args:
+      logp: [...] log-probabilities of sampled tokens under the policy.
+      ref_logp: [...] the same under the reference.
+
+    Returns:
+      [...], never negative.
+    """
+    return 0.5 * jnp.square(logp - ref_logp)
+
+
+def k3(logp: Array, ref_logp: Array) -> Array:
+    """Estimate of KL(policy || reference) by ``q/p - log(q/p) - 1``: unbiased and never negative.
+
+    Schulman, "Approximating KL divergence" (2020); the KL term of GRPO (arXiv:2402.03300, equation 4).
+
+    Args:
+      logp: [...] log-probabilities of sampled tokens under the policy.
+      ref_logp: [...] the same under the reference.
+
+    Returns:
+      [...], never negative.
+    """
+    delta = ref_logp - logp
+    return jnp.expm1(delta) - delta  # expm1: near the reference the difference of exp and 1 would cancel

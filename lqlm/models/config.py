@@ -1,0 +1,210 @@
+"""The static shape of a model, read from a Hugging Face ``config.json``."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from lqlm.errors import UserError
+
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the length of pre-training.
+
+    ``linear`` divides every frequency by ``factor`` (arXiv 2306.15595).  ``llama3`` divides the slow ones only: with
+    wavelength w and n = ``original_max_positions``, those of w > n / low_freq_factor are divided by ``factor``, those
+    of w < n / high_freq_factor are kept, and between them the two are blended linearly in n / w (arXiv 2407.21783).
+    The last three fields have no meaning for ``linear``.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 1.0
+    original_max_positions: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What ``forward`` must know about a model besides its arrays; hashable, so it can be a static argument.
+
+    Attributes:
+      family: one of ``llama``, ``qwen2``, ``qwen3``, ``mistral``.
+      vocab_size: V, rows of the embedding.
+      width: D, of the residual stream.
+      ffn: F, of the gated feed-forward layer.
+      layers: L.
+      heads: N, query heads.
+      kv_heads: K, key/value heads; N is a multiple of K.
+      head_dim: H, of one head; not always width / heads.
+      rope_theta: base of the rotary frequencies.
+      rope_scaling: their stretching, or None.
+      norm_eps: epsilon of RMSNorm.
+      tied: whether the head is the transposed embedding.
+      qkv_bias: whether q, k and v have a bias.
+      qk_norm: whether q and k are RMS-normalized per head before the rotation.
+      max_positions: the longest sequence that the model was made for.
+      sliding_window: number of keys a query sees, itself included (key > query - window), or None for all.
+    """
+
+    family: str
+    vocab_size: int
+    width: int
+    ffn: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    norm_eps: float
+    tied: bool
+    qkv_bias: bool
+    qk_norm: bool
+    max_positions: int
+    sliding_window: int | None
+
+
+def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
+    """Reads a Hugging Face config, with the defaults that transformers gives to a missing key.
+
+    Both spellings of the rotary settings are read: ``rope_theta`` with ``rope_scaling``, and ``rope_parameters`` of
+    transformers 5.
+
+    Args:
+      config: the decoded ``config.json``.
+
+    Returns:
+      The ModelConfig.
+
+    Raises:
+      UserError: for a family, activation or rope type that lqlm does not compute, or a size missing or impossible.
+
+    >>> sizes = dict(vocab_size=32, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    >>> config_from_hf(dict(sizes, model_type="llama", max_position_embeddings=64)).head_dim
+    4
+    """
+    family = _family(config)
+    heads = _size(config, "num_attention_heads")
+    width = _size(config, "hidden_size")
+    theta, scaling = _rope(config)
+    result = ModelConfig(
+        family=family,
+        vocab_size=_size(config, "vocab_size"),
+        width=width,
+        ffn=_size(config, "intermediate_size"),
+        layers=_size(config, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=heads if _llama_without_kv_heads(config) else _size(config, "num_key_value_heads"),
+        head_dim=_head_dim(config, family, width, heads),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        norm_eps=_norm_eps(config),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=family == "qwen2" or bool(config.get("attention_bias", False)),
+        qk_norm=family == "qwen3",
+        max_positions=_size(config, "max_position_embeddings"),
+        sliding_window=_sliding_window(config, family),
+    )
+    _check(config, result)
+    return result
+
+
+def _family(config: Mapping[str, Any]) -> str:
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise UserError(f"config: model_type {family!r} is not supported; use a model of {', '.join(FAMILIES)}")
+    return family
+
+
+def _size(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"config: {key} is {value!r}; it must be a positive whole number")
+    return value
+
+
+def _norm_eps(config: Mapping[str, Any]) -> float:
+    value = config.get("rms_norm_eps", 1e-6)
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise UserError(f"config: rms_norm_eps is {value!r}; it must be a small positive number")
+    return float(value)
+
+
+def _llama_without_kv_heads(config: Mapping[str, Any]) -> bool:
+    # Old Llama configs predate grouped queries; elsewhere transformers' default is some other model's number.
+    return config.get("num_key_value_heads") is None and config["model_type"] == "llama"
+
+
+def _head_dim(config: Mapping[str, Any], family: str, width: int, heads: int) -> int:
+    if config.get("head_dim") is not None:
+        return _size(config, "head_dim")
+    return 128 if family == "qwen3" and "head_dim" not in config else width // heads
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+    new = config.get("rope_parameters") or {}
+    old = config.get("rope_scaling") or {}
+    theta = new.get("rope_theta", old.get("rope_theta", config.get("rope_theta", 10000.0)))
+    for name, settings in (("rope_parameters", new), ("rope_scaling", old)):
+        if not isinstance(theta, (int, float)) or any(isinstance(v, dict) for v in settings.values()):
+            raise UserError(f"config: {name} differs between layers or has no number rope_theta; it is not supported")
+    partial = new.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    if partial != 1.0:
+        raise UserError(f"config: partial_rotary_factor {partial} is not supported; only whole heads are rotated")
+    return float(theta), _rope_scaling(config, new or old)
+
+
+def _rope_scaling(config: Mapping[str, Any], settings: Mapping[str, Any]) -> RopeScaling | None:
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind not in ("linear", "llama3"):
+        raise UserError(f"config: rope type {kind!r} is not supported; use a model with default, linear or llama3 rope")
+    needed = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}[kind]
+    for key in needed:
+        if not isinstance(settings.get(key), (int, float)) or settings[key] <= 0:
+            raise UserError(f"config: rope type {kind!r} needs a positive {key}, got {settings.get(key)!r}")
+    if kind == "linear":
+        return RopeScaling("linear", float(settings["factor"]))
+    original = settings.get("original_max_position_embeddings") or _size(config, "max_position_embeddings")
+    factor, low, high = (float(settings[key]) for key in needed)
+    return RopeScaling("llama3", factor, low, high, int(original))
+
+
+def _sliding_window(config: Mapping[str, Any], family: str) -> int | None:
+    if family == "mistral":
+        window = config.get("sliding_window", 4096)
+    else:
+        window = config.get("sliding_window", 4096) if _qwen_slides(config, family) else None
+    return None if window is None else _size({"sliding_window": window}, "sliding_window")
+
+
+def _qwen_slides(config: Mapping[str, Any], family: str) -> bool:
+    """Whether every layer slides; a mixture would need a window per layer."""
+    if family == "llama" or not config.get("use_sliding_window", False):
+        return False
+    layers = _size(config, "num_hidden_layers")
+    first = config.get("max_window_layers", 28)
+    kinds = set(config.get("layer_types") or ["sliding_attention" if i >= first else "full" for i in range(layers)])
+    if len(kinds) > 1:
+        raise UserError(
+            "config: layer_types or max_window_layers: a sliding window in some layers only is not supported"
+        )
+    return kinds == {"sliding_attention"}
+
+
+def _check(config: Mapping[str, Any], cfg: ModelConfig) -> None:
+    activation = config.get("hidden_act", "silu")
+    if activation != "silu":
+        raise UserError(f"config: hidden_act {activation!r} is not supported; only silu")
+    if config.get("quantization_config") is not None:
+        raise UserError("config: quantization_config: the weights are already quantized; use the unquantized model")
+    if config.get("mlp_bias", False):
+        raise UserError("config: mlp_bias true is not supported; use a model without biases in its feed-forward layers")
+    if cfg.heads % cfg.kv_heads:
+        raise UserError(f"config: {cfg.heads} attention heads cannot share {cfg.kv_heads} key/value heads evenly")
+    if cfg.head_dim % 2:
+        raise UserError(f"config: head_dim {cfg.head_dim} is odd; the rotation needs pairs")

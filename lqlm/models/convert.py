@@ -1,0 +1,150 @@
+"""From tensors under Hugging Face names to the base tree that ``forward`` reads.
+
+The base tree: ``{"embed": [V, D], "norm": [D], "head": [D, V] (absent when tied), "layers": {...}}``; in ``layers``
+every array has a leading axis L, linear maps are ``[L, in, out]`` or a QTensor of that shape, and the keys are those of
+:func:`layer_tensors`.
+"""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lqlm.adapters.lora import LINEARS
+from lqlm.errors import UserError
+from lqlm.models.config import ModelConfig
+from lqlm.quant.qtensor import QTensor, QuantConfig, check_finite, quantize
+from lqlm.types import Array, PyTree
+
+_DTYPES = ("float32", "bfloat16")
+_IGNORED = "rotary_emb.inv_freq"  # a buffer of old checkpoints, computed from the config here
+
+# read(HF name, shape in the checkpoint) -> float32 array
+Read = Callable[[str, tuple[int, ...]], np.ndarray]
+
+
+def layer_tensors(cfg: ModelConfig, output_bias: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What one layer consists of.
+
+    Args:
+      cfg: the model's shape.
+      output_bias: whether o_proj has a bias (Llama's ``attention_bias``).
+
+    Returns:
+      Key in ``base["layers"]`` to the Hugging Face name inside ``model.layers.N`` and the shape there, ``[out, in]``
+      for linear maps.
+    """
+    width, ffn, own, shared = cfg.width, cfg.ffn, cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
+    found: dict[str, tuple[str, tuple[int, ...]]] = {
+        "input_norm": ("input_layernorm.weight", (width,)),
+        "post_norm": ("post_attention_layernorm.weight", (width,)),
+        "q_proj": ("self_attn.q_proj.weight", (own, width)),
+        "k_proj": ("self_attn.k_proj.weight", (shared, width)),
+        "v_proj": ("self_attn.v_proj.weight", (shared, width)),
+        "o_proj": ("self_attn.o_proj.weight", (width, own)),
+        "gate_proj": ("mlp.gate_proj.weight", (ffn, width)),
+        "up_proj": ("mlp.up_proj.weight", (ffn, width)),
+        "down_proj": ("mlp.down_proj.weight", (width, ffn)),
+    }
+    if cfg.qkv_bias:
+        outs = {"q": own, "k": shared, "v": shared, **({"o": width} if output_bias else {})}
+        found |= {f"{name}_bias": (f"self_attn.{name}_proj.bias", (out,)) for name, out in outs.items()}
+    if cfg.qk_norm:
+        found |= {f"{name}_norm": (f"self_attn.{name}_norm.weight", (cfg.head_dim,)) for name in ("q", "k")}
+    return found
+
+
+def from_hf_tensors(
+    get: Callable[[str], np.ndarray],
+    names: Iterable[str],
+    cfg: ModelConfig,
+    *,
+    quant: QuantConfig | None,
+    dtype: str,
+    describe: Callable[[str], str] = "tensor {}".format,
+) -> PyTree:
+    """Builds the base tree, one linear map of one layer at a time.
+
+    Beyond the result, the memory held is one tensor in float32 and one linear map of all layers.
+
+    Args:
+      get: gives a tensor by its Hugging Face name, linear weights as ``[out, in]``.
+      names: the names of all tensors there are.
+      cfg: the model's shape, against which every tensor is checked.
+      quant: how the linear maps of the layers are quantized; None keeps them dense.
+      dtype: ``float32`` or ``bfloat16``, of everything dense, and into which quantized weights are dequantized.
+      describe: says where a tensor lies, for messages.
+
+    Returns:
+      The base tree.
+
+    Raises:
+      UserError: if a tensor is missing, of another shape, not finite, or not one that this model has.
+    """
+    if dtype not in _DTYPES:
+        raise UserError(f"dtype {dtype!r} is not supported; use one of {', '.join(_DTYPES)}")
+    present = frozenset(names)
+    table = layer_tensors(cfg, "model.layers.0.self_attn.o_proj.bias" in present)
+    _check_names(present, table, cfg, describe)
+
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return _read(get, name, shape, describe)
+
+    base: dict[str, PyTree] = {
+        "embed": _dense(read("model.embed_tokens.weight", (cfg.vocab_size, cfg.width)), dtype),
+        "norm": _dense(read("model.norm.weight", (cfg.width,)), dtype),
+        "layers": {key: _stack(read, key, *table[key], cfg.layers, quant, dtype) for key in table},
+    }
+    if not cfg.tied:
+        base["head"] = _dense(read("lm_head.weight", (cfg.vocab_size, cfg.width)).T, dtype)
+    return base
+
+
+def _check_names(
+    present: frozenset[str],
+    table: dict[str, tuple[str, tuple[int, ...]]],
+    cfg: ModelConfig,
+    describe: Callable[[str], str],
+) -> None:
+    if not cfg.tied and "lm_head.weight" not in present:
+        raise UserError(
+            f"{describe('lm_head.weight')} is missing; if the model is tied, set tie_word_embeddings to true"
+        )
+    needed = {f"model.layers.{i}.{name}" for i in range(cfg.layers) for name, _ in table.values()}
+    needed |= {"model.embed_tokens.weight", "model.norm.weight"}
+    for name in sorted(needed - present):
+        raise UserError(f"{describe(name)} is missing; the checkpoint is incomplete or its config is another model's")
+    # A tensor that is not understood would be left out of the computation: wrong numbers instead of an error.
+    for name in sorted(present - needed - {"lm_head.weight"}):
+        if not name.endswith(_IGNORED):
+            raise UserError(f"{describe(name)} has no place in a {cfg.family} model of {cfg.layers} layers")
+
+
+def _read(
+    get: Callable[[str], np.ndarray], name: str, shape: tuple[int, ...], describe: Callable[[str], str]
+) -> np.ndarray:
+    array = get(name)
+    if array.shape != shape:
+        raise UserError(f"{describe(name)} has shape {list(array.shape)}; by its config the model needs {list(shape)}")
+    array = np.asarray(array, np.float32)
+    check_finite(describe(name), array)
+    return array
+
+
+def _dense(array: np.ndarray, dtype: str) -> Array:
+    return jnp.asarray(np.ascontiguousarray(array, jnp.dtype(dtype)))
+
+
+def _stack(
+    read: Read, key: str, name: str, shape: tuple[int, ...], layers: int, quant: QuantConfig | None, dtype: str
+) -> Array | QTensor:
+    """One tensor of every layer, linear maps turned to ``[in, out]``."""
+    names = [f"model.layers.{i}.{name}" for i in range(layers)]
+    if quant is not None and key in LINEARS:
+        each = [quantize(jnp.asarray(read(name, shape)).T, quant, jnp.dtype(dtype)) for name in names]
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *each)
+    stacked = np.empty((layers, *reversed(shape)), jnp.dtype(dtype))
+    for layer, name in enumerate(names):
+        stacked[layer] = read(name, shape).T
+    return jnp.asarray(stacked)

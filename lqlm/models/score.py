@@ -1,0 +1,63 @@
+"""Log-probabilities that a model gives to completions: what the trainer computes and the sampler must agree with."""
+
+from lqlm.logprobs import chunked_token_logprobs
+from lqlm.models.config import ModelConfig
+from lqlm.models.transformer import forward_groups, logits
+from lqlm.types import Array, Key, PyTree
+
+
+def completion_logprobs(
+    base: PyTree,
+    adapters: PyTree | None,
+    prompts_BP: Array,
+    prompt_mask_BP: Array,
+    completions_BGC: Array,
+    completion_mask_BGC: Array,
+    cfg: ModelConfig,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 1024,
+    with_entropy: bool = False,
+    dropout_key: Key | None = None,
+    remat: bool = False,
+) -> tuple[Array, Array | None]:
+    """``log p(completion token | prompt, earlier tokens)`` of every token, each prompt computed once for its group.
+
+    Args:
+        base: weights.
+        adapters: or None for the reference policy.
+        prompts_BP: left-padded.
+        prompt_mask_BP: true at real tokens.
+        completions_BGC: right-padded.
+        completion_mask_BGC: true at real tokens.
+        cfg: the model's shape.
+        temperature: divides the logits, as the sampler's does; 0 (greedy) scores at temperature 1.
+        chunk: tokens whose logits are held at once.
+        with_entropy: also return the entropy of each token's distribution.
+        dropout_key: switches the adapters' dropout on.
+        remat: recompute each layer in the backward pass.
+
+    Returns:
+        Float32 ``[B, G, C]`` log-probabilities (at padding: finite, and without meaning) and entropies or None.
+    """
+    hidden = forward_groups(
+        base,
+        adapters,
+        prompts_BP,
+        prompt_mask_BP,
+        completions_BGC,
+        completion_mask_BGC,
+        cfg,
+        dropout_key=dropout_key,
+        remat=remat,
+    )
+    logp, entropy = chunked_token_logprobs(
+        hidden.reshape(-1, hidden.shape[-1]),
+        lambda h: logits(base, h),
+        completions_BGC.reshape(-1),
+        temperature=temperature or 1.0,
+        chunk=chunk,
+        with_entropy=with_entropy,
+    )
+    shape = completions_BGC.shape
+    return logp.reshape(shape), None if entropy is None else entropy.reshape(shape)

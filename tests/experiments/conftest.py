@@ -1,0 +1,105 @@
+"""A tiny model, and three ways to run an experiment on it: as objects, as a command in this process, as a process."""
+
+import logging
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+
+import absl.logging
+import pytest
+from absl import flags
+
+from experiments import command, grpo
+from experiments.finish import finish
+from experiments.loop import train
+from experiments.run import open_run
+from experiments.settings import GRPOExperiment
+from experiments.setup import build
+from experiments.workdir import claim
+from tests.experiments.tiny_model import save_model
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+CONFIG = "tests/experiments/tiny_config.py"
+
+
+BAR = re.compile(r"\d+%\|.*\|")
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    def said(self) -> list[str]:
+        """What stands on stderr, without the progress bar."""
+        return [line for line in re.split(r"[\r\n]+", self.err) if line.strip() and not BAR.search(line)]
+
+    def line(self) -> str:
+        """The only line on stderr, of a command that ended by bad input."""
+        lines = self.said()
+        assert self.status == 2 and len(lines) == 1 and lines[0].startswith("error: "), self
+        assert "Traceback" not in self.out
+        return lines[0]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def run_all(settings):
+    """What experiments.grpo does, without its flags; returns the run and the final state."""
+    with claim(settings) as workdir, open_run(build(settings), workdir) as run:
+        state = train(run)
+        finish(run, state)
+        return run, state
+
+
+@pytest.fixture
+def logging_kept():
+    """A command sets up logging for its process; the tests after it get back theirs."""
+    loggers, verbosity = (logging.getLogger(), logging.getLogger("lqlm")), absl.logging.get_verbosity()
+    before = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    yield
+    absl.logging.set_verbosity(verbosity)
+    for logger, (handlers, propagate, level) in zip(loggers, before):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def cli(monkeypatch, capfd, logging_kept, model):
+    """``cli(*arguments)``: the command experiments.grpo, run in this process; by default on the tiny config."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)  # conftest has set one
+
+    def call(*arguments, config=f"{CONFIG}:{model}"):
+        given = [f"--config={config}"] if config else []
+        monkeypatch.setattr(sys, "argv", ["grpo", *given, *arguments])
+        before = set(flags.FLAGS)
+        capfd.readouterr()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                command.run(grpo.main, GRPOExperiment, grpo.__doc__, "configs/grpo_smollm2_arithmetic.py")
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        out, err = capfd.readouterr()
+        return Ended(ended.value.code or 0, out, err)
+
+    return call
+
+
+def process(*arguments, **environment):
+    """The command line of a real process, and its environment."""
+    line = [sys.executable, "-m", "experiments.grpo", f"--cache={ROOT / '.cache' / 'jax'}", *map(str, arguments)]
+    return {"args": line, "cwd": ROOT, "env": os.environ | environment, "text": True}
+
+
+def run_process(*arguments, **environment):
+    ended = subprocess.run(**process(*arguments, **environment), capture_output=True, timeout=300)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)

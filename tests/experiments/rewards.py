@@ -1,0 +1,44 @@
+"""Rewards for the tests of runs: one that a random model can learn, and several that misbehave."""
+
+import contextlib
+import os
+import time
+
+calls = 0
+
+
+def digits(completion: str) -> float:
+    """Share of digits among six characters: a random model begins at about a tenth."""
+    return sum(c.isdigit() for c in completion) / 6
+
+
+def raises(completion: str) -> float:
+    raise ValueError("no reward today")
+
+
+def raises_on_some(completion: str, n_tokens: int) -> float:
+    if any(c.isdigit() for c in completion):
+        raise ValueError("digits are not allowed")
+    return n_tokens / 6
+
+
+def hangs(completion: str) -> float:
+    time.sleep(60)
+    return 0.0
+
+
+def infinite(completion: str) -> float:
+    return float("inf")
+
+
+def fills(completion: str) -> float:
+    """In the call that LQLM_TEST_FILL names, once for a disk: leave no room on it."""
+    global calls
+    calls += 1
+    call, _, disk = os.environ["LQLM_TEST_FILL"].partition(":")
+    if calls == int(call) and not os.path.exists(f"{disk}/filled"):
+        open(f"{disk}/filled", "w").close()
+        with open(f"{disk}/filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1024))
+    return digits(completion)

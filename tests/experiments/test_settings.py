@@ -1,0 +1,157 @@
+"""Settings: from and to a ConfigDict, from the command line, and those of the committed config files."""
+
+import dataclasses
+import importlib
+import pathlib
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import grpo
+from experiments.command import load_config
+from experiments.configdict import as_config, from_config
+from experiments.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.setup import scheduled
+from lqlm.adapters.lora import LoraConfig, target_names
+from lqlm.algorithms.grpo import GRPOConfig
+from lqlm.errors import UserError
+from lqlm.generation.sampling import SamplingConfig
+from lqlm.optim.chains import OptimConfig
+from lqlm.rewards.combine import RewardSpec, bind
+from lqlm.tasks.arithmetic import ArithmeticConfig
+from lqlm.tasks.gsm8k import Gsm8kConfig
+from lqlm.tasks.gym import GymConfig
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+counts, names = st.integers(1, 1000), st.text("abcdefgh_", min_size=1, max_size=8)
+maybe_text = st.none() | st.text(max_size=20)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
+tasks = st.one_of(
+    st.builds(
+        ArithmeticConfig,
+        operands=st.none() | st.just((2, 9)),
+        terms=st.just(2) | st.just((2, 4)),
+        train=counts,
+        system=maybe_text,
+    ),
+    st.builds(Gsm8kConfig, train=st.none() | counts, heldout=st.none() | counts, system=maybe_text),
+    st.builds(GymConfig, name=names, options=st.dictionaries(names, values, max_size=3), system=maybe_text),
+)
+rewards = st.builds(
+    RewardSettings, function=names, weight=st.floats(-9, 9), params=st.dictionaries(names, values, max_size=3)
+)
+experiments = st.builds(
+    GRPOExperiment,
+    task=tasks,
+    rewards=st.dictionaries(names, rewards, min_size=1, max_size=3),
+    workdir=st.text(max_size=9),
+    seed=st.integers(),
+    lora=st.builds(LoraConfig, rank=counts, alpha=st.floats(0, 99), targets=st.just(("q_proj", "[kv]_proj"))),
+    sampling=st.builds(SamplingConfig, max_new_tokens=counts, temperature=st.floats(0, 2)),
+    grpo=st.builds(GRPOConfig, beta=st.floats(0, 1), max_length=st.none() | counts),
+    optim=st.builds(
+        OptimConfig, clip_norm=st.none() | st.floats(0.1, 9), schedule=st.sampled_from(["linear", "cosine"])
+    ),
+    run=st.builds(
+        RunSettings, steps=counts, merge=st.booleans(), prompt_buckets=st.lists(counts, max_size=3).map(tuple)
+    ),
+)
+
+
+@given(experiments)
+def test_to_a_config_and_back(settings):
+    back = from_config(GRPOExperiment, as_config(settings))
+    assert back == settings and type(back.task) is type(settings.task)
+
+
+@given(experiments)
+def test_a_plain_dict_does_as_well(settings):
+    assert from_config(GRPOExperiment, as_config(settings).to_dict()) == settings
+
+
+def test_what_is_equal_has_equal_types():
+    """``1 == 1.0 == True``: the round trip must not be fooled by it."""
+    settings = from_config(OptimConfig, as_config(OptimConfig(learning_rate=1)))
+    assert type(settings.learning_rate) is float and type(settings.paged) is bool
+    with pytest.raises(UserError, match=r"config\.paged is 1; it must be of type bool"):
+        from_config(OptimConfig, {"paged": 1})
+    with pytest.raises(UserError, match=r"config\.warmup_steps is True; it must be of type int"):
+        from_config(OptimConfig, {"warmup_steps": True})
+
+
+OVERRIDES = {
+    "--config.task.operands=2,9": ("task.operands", (2, 9)),
+    "--config.task.operands=(2, 9)": ("task.operands", (2, 9)),
+    "--config.task.operands=None": ("task.operands", None),
+    "--config.task.terms=2,3": ("task.terms", (2, 3)),
+    "--config.task.terms=3": ("task.terms", 3),
+    "--config.task.system=Be brief.": ("task.system", "Be brief."),
+    "--config.optim.clip_norm=None": ("optim.clip_norm", None),
+    "--config.optim.clip_norm=2": ("optim.clip_norm", 2.0),
+    "--config.optim.learning_rate=1e-4": ("optim.learning_rate", 1e-4),
+    "--config.grpo.max_length=7": ("grpo.max_length", 7),
+    "--config.run.merge=false": ("run.merge", False),
+    "--noconfig.run.merge": ("run.merge", False),
+    "--config.run.prompt_buckets=16,32": ("run.prompt_buckets", (16, 32)),
+    "--config.run.prompt_buckets=()": ("run.prompt_buckets", ()),
+    "--config.lora.targets=q_proj": ("lora.targets", ("q_proj",)),
+    "--config.lora.targets=('q_proj', 'v_proj')": ("lora.targets", ("q_proj", "v_proj")),
+    "--config.rewards.digits.weight=3": ("rewards.digits.weight", 3.0),
+}
+
+
+@pytest.mark.parametrize("argument", OVERRIDES)
+def test_the_command_line_sets_a_key(cli, monkeypatch, argument):
+    seen = []
+    monkeypatch.setattr(grpo, "main", lambda config: seen.append(from_config(GRPOExperiment, config)))
+    ended = cli(argument)
+    assert (ended.status, ended.err) == (0, "")
+    key, value = OVERRIDES[argument]
+    found = seen[0]
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert found == value and type(found) is type(value)
+
+
+def test_the_last_config_file_counts_and_both_spellings_do(cli, monkeypatch, model):
+    seen = []
+    monkeypatch.setattr(grpo, "main", seen.append)
+    cli("--config", "configs/grpo_smollm2_arithmetic.py", "--config.seed=5")
+    assert seen[0].model.source == "smollm2-135m-instruct" and seen[0].seed == 5
+    cli("--config.seed=5")
+    assert seen[1].model.source == str(model) and seen[1].seed == 5
+    cli(config=None)
+    assert seen[2].model.source == "smollm2-135m-instruct"  # the default
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_committed_config(file):
+    """It says how it is run and what to expect, makes valid settings, and needs no model for that."""
+    doc = importlib.import_module(f"configs.{file.stem}").__doc__
+    assert f"python -m experiments.grpo --config configs/{file.name}" in doc
+    assert re.search(r"minutes", doc, re.IGNORECASE) and re.search(r"expected", doc, re.IGNORECASE)
+    config = load_config(str(file))
+    settings = from_config(GRPOExperiment, config)
+    assert from_config(GRPOExperiment, as_config(settings)) == settings
+    assert scheduled(settings).total_steps == settings.run.steps * settings.run.updates
+    assert target_names(settings.lora.targets)
+    for name, reward in settings.rewards.items():
+        bind(RewardSpec(name, reward.function, reward.weight, reward.params))
+    assert not pathlib.Path(settings.workdir).is_absolute()
+
+
+def test_the_workdirs_of_the_committed_configs_differ():
+    found = [load_config(str(file)).workdir for file in CONFIGS]
+    assert len(set(found)) == len(found) >= 2
+
+
+def test_every_key_of_the_settings_reaches_the_config():
+    settings = from_config(GRPOExperiment, load_config(str(CONFIGS[0])))
+    for section in ("model", "lora", "sampling", "grpo", "optim", "run"):
+        value = getattr(settings, section)
+        assert set(as_config(value)) == {field.name for field in dataclasses.fields(value)}
