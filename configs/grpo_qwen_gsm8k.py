@@ -10,8 +10,9 @@ Minutes:   not measured by lqlm yet.
 """
 
 from experiments.configdict import as_config
-from experiments.settings import GRPOExperiment, ModelSettings, RewardSettings, RunSettings
-from lqlm.adapters.lora import LoraConfig
+from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.settings import ModelSettings
+from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig
@@ -32,7 +33,7 @@ def get_config(source: str = "Qwen/Qwen2.5-1.5B-Instruct"):
                     "lqlm.rewards.functions.soft_overlong", weight=0.5, params={"limit": 384, "buffer": 64}
                 ),
             },
-            lora=LoraConfig(rank=32, alpha=64.0),
+            adapter=LoraConfig(rank=32, alpha=64.0),
             sampling=SamplingConfig(max_new_tokens=384),
             grpo=GRPOConfig(beta=0.001),
             optim=OptimConfig(learning_rate=2e-5, warmup_steps=5),
@@ -41,7 +42,7 @@ def get_config(source: str = "Qwen/Qwen2.5-1.5B-Instruct"):
                 prompts=32,
                 group=8,
                 micro_batches=16,
-                remat=True,
+                remat="full",
                 eval_every=50,
                 eval_batch=64,
                 prompt_buckets=(128, 192, 256, 384),

@@ -8,8 +8,8 @@ Expected:  greedy held-out accuracy 33% before; 68%, 73% and 71% after (seeds 0,
 """
 
 from experiments.configdict import as_config
-from experiments.settings import GRPOExperiment, RewardSettings, RunSettings
-from lqlm.adapters.lora import LoraConfig
+from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig
@@ -23,7 +23,7 @@ def get_config():
             workdir="runs/grpo_smollm2_arithmetic",
             task=ArithmeticConfig(operators="+-*", digits=1, heldout=96),  # 203 problems to train on, 96 held out
             rewards={"correct": RewardSettings("lqlm.rewards.functions.correct")},
-            lora=LoraConfig(rank=16, alpha=32.0),
+            adapter=LoraConfig(rank=16, alpha=32.0),
             sampling=SamplingConfig(max_new_tokens=12),
             grpo=GRPOConfig(beta=0.01),
             optim=OptimConfig(learning_rate=2e-4, schedule="cosine", warmup_steps=2),

@@ -6,6 +6,7 @@ keys; ``from_config`` turns the ConfigDict back, so that an unknown key or a wro
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -13,26 +14,45 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from experiments.settings import TASKS
 from lqlm.errors import UserError
 
-KIND = "kind"  # the key that names the type of a task
+KIND = "kind"  # the key that names the dataclass of a section that may be of several
+
+
+def kind_of(cls: type) -> str:
+    """The name of a dataclass among others: its ``kind``, or its own name in small letters, without its last word.
+
+    >>> from lqlm.adapters.configs import Ia3Config
+    >>> kind_of(Ia3Config)
+    'ia3'
+    """
+    return vars(cls).get(KIND) or re.sub("(Config|Settings)$", "", cls.__name__).lower()
+
+
+def kinds(hint: Any) -> dict[str, type]:
+    """Kind -> dataclass, of a union of nothing but dataclasses; else nothing."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else ()
+    return {kind_of(cls): cls for cls in options} if options and all(map(dataclasses.is_dataclass, options)) else {}
 
 
 def as_config(value: Any) -> Any:
-    """A dataclass as a ConfigDict (nested); a task also gets its ``kind``."""
+    """A dataclass as a ConfigDict (nested); where a section may be of several kinds, it also gets its ``kind``."""
     if dataclasses.is_dataclass(value):
-        hints = typing.get_type_hints(type(value))
-        fields = {f.name: _field(hints[f.name], getattr(value, f.name)) for f in dataclasses.fields(value)}
-        name = next((name for name, cls in TASKS.items() if type(value) is cls), None)
-        return ConfigDict(fields if name is None else {KIND: name, **fields})
+        return ConfigDict(_fields(value))
     if isinstance(value, Mapping):
         return ConfigDict({key: as_config(item) for key, item in value.items()})
     return value
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(type(value))
+    return {f.name: _field(hints[f.name], getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
 def _field(hint: Any, value: Any) -> Any:
     """A value that may be of several types, such as ``float | None``, stays open to each on the command line."""
+    if kinds(hint):
+        return ConfigDict({KIND: kind_of(type(value)), **_fields(value)})
     plain = as_config(value)
     several = typing.get_origin(hint) in (typing.Union, types.UnionType) and not isinstance(plain, ConfigDict)
     return FieldReference(plain, field_type=object) if several else plain
@@ -44,8 +64,8 @@ def from_config(cls: Any, value: Any, where: str = "config") -> Any:
     Raises:
         UserError: naming the key, for an unknown or missing key or a value of another type.
     """
-    if isinstance(cls, types.UnionType) and all(dataclasses.is_dataclass(c) for c in typing.get_args(cls)):
-        cls, value = _by_kind(value, where)
+    if kinds(cls):
+        cls, value = _by_kind(kinds(cls), value, where)
     if dataclasses.is_dataclass(cls):
         return _dataclass(cls, value, where)
     if typing.get_origin(cls) in (Mapping, dict) or getattr(typing.get_origin(cls), "__name__", "") == "Mapping":
@@ -60,12 +80,12 @@ def _items(value: Any, where: str) -> list[tuple[str, Any]]:
     return list(value.items())
 
 
-def _by_kind(value: Any, where: str) -> tuple[type, dict[str, Any]]:
+def _by_kind(options: dict[str, type], value: Any, where: str) -> tuple[type, dict[str, Any]]:
     fields = dict(_items(value, where))
     kind = fields.pop(KIND, None)
-    if kind not in TASKS:
-        raise UserError(f"{where}.{KIND} is {kind!r}; choose {', '.join(TASKS)}")
-    return TASKS[kind], fields
+    if kind not in options:
+        raise UserError(f"{where}.{KIND} is {kind!r}; choose {', '.join(options)}")
+    return options[kind], fields
 
 
 def _dataclass(cls: Any, value: Any, where: str) -> Any:

@@ -1,34 +1,40 @@
-"""What a finished run leaves behind: the adapter for PEFT, the curves, the summary, and a few lines for a person."""
+"""What a finished run leaves behind: adapters or model, the curves, the summary, and a few lines for a person."""
 
 import dataclasses
 import json
 from typing import Any
 
+import jax
+
+from experiments.best import best_step
 from experiments.run import Run, usage
 from experiments.workdir import Workdir
 from lqlm.algorithms.step import TrainState
 from lqlm.io.curves import plot_curves
 from lqlm.io.metrics import METRICS
 from lqlm.io.monitor import git_revision, versions, write_summary
-from lqlm.io.peft import save_peft
 
 
 def finish(run: Run, state: TrainState) -> None:
-    """Write adapter, curves and summary; the summary last, because it says that all is there."""
-    setup, workdir = run.setup, run.workdir
-    save_peft(workdir.adapter, state.adapters, setup.settings.lora, setup.model.config, setup.settings.model.source)
-    plot_curves(workdir.path / METRICS, workdir.curves, title=workdir.path.name)
+    """Write the result, curves and summary; the summary last, because it says that all is there."""
+    workdir = run.workdir
+    run.algorithm.save(run, state)
+    plot_curves(workdir.path / METRICS, workdir.curves, title=workdir.path.name, panels=run.algorithm.panels)
     write_summary(workdir.summary, summarize(run, state))
 
 
 def summarize(run: Run, state: TrainState) -> dict[str, Any]:
     """Everything about the run that somebody may ask for later."""
-    steps = run.setup.settings.run.steps
-    evals = run.history["eval"]
+    evals, settings = run.history["eval"], run.setup.settings.run
+    last = max(map(int, evals))
+    chosen = best_step(run) if settings.patience else last
     return {
-        "steps": steps,
+        "steps": settings.steps,
+        "steps_done": last,
+        "result_of_step": chosen,
         "before": evals["0"],
-        "after": evals[str(steps)],
+        "after": evals[str(chosen)],
+        "trained_parameters": sum(x.size for x in jax.tree.leaves(state.adapters)),
         "skipped_updates": int(state.skipped_total),
         **run.timers.total_metrics(),
         **usage(run),
@@ -42,11 +48,20 @@ def summarize(run: Run, state: TrainState) -> dict[str, Any]:
 def report(workdir: Workdir) -> str:
     """The summary in a few lines."""
     found = json.loads(workdir.summary.read_text())
-    lines = [f"{found['steps']} steps; held-out accuracy, greedy:"]
+    stopped = found["steps_done"] < found["steps"] or found["result_of_step"] < found["steps_done"]
+    chosen = f" of {found['steps']}; the best were those of step {found['result_of_step']}" if stopped else ""
+    lines = [f"{found['steps_done']} steps{chosen}; held out, before and after:"]
+    width = max(len(name) for name in found["before"])
     for name, before in found["before"].items():
-        lines.append(f"  {name.removeprefix('eval/'):16} {before:.3f} -> {found['after'][name]:.3f}")
+        lines.append(f"  {name.removeprefix('eval/'):{width}} {_number(before)} -> {_number(found['after'][name])}")
     speeds = {k.removeprefix("tokens_per_second/"): v for k, v in found.items() if k.startswith("tokens_per_second/")}
     lines.append("  tokens/s: " + ", ".join(f"{name} {value:.0f}" for name, value in speeds.items()))
     lines.append(f"  peak memory {found['peak_memory_bytes'] / 2**30:.2f} GiB, {found['compilations']} compilations")
-    lines.append(f"  {workdir.summary}, {workdir.curves}, {workdir.adapter}/")
+    results = [f"{path}/" for path in (workdir.adapter, workdir.model) if path.is_dir()]
+    lines.append("  " + ", ".join(map(str, (workdir.summary, workdir.curves, *results))))
     return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    """A metric for a person; what was no finite number is null in JSON."""
+    return "not finite" if value is None else f"{value:.3f}"

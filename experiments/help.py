@@ -7,11 +7,12 @@ import shlex
 import textwrap
 import typing
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.configdict import from_config
+from experiments.configdict import KIND, from_config, kind_of, kinds
 
 COLUMN, WIDTH = 44, 120
 _ENTRY = re.compile(r"(\w+(?:, \w+)*): (.+)")
@@ -36,22 +37,24 @@ def describe(cls: type, config: ConfigDict, path: str) -> str:
     return f"Flags\n{entries}\n\nSettings, with the values of {path}\n{intro}\n" + "\n".join(sections)
 
 
-def _sections(value: Any, where: str) -> list[str]:
+def _sections(value: Any, where: str, options: Mapping[str, type] = MappingProxyType({})) -> list[str]:
     docs, choices = field_docs(type(value)), typing.get_type_hints(type(value))
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     lines = [f"{where} ({_summary(type(value))})"]
+    if len(options) > 1:
+        lines.append(_entry(f"--{where}.{KIND}={kind_of(type(value))}", f"one of {', '.join(options)}"))
     for name, item in fields.items():
         if not _is_section(item):
             lines.append(_entry(f"--{where}.{name}={_shown(item)}", _doc(docs.get(name, ""), choices[name])))
-    parts = [part for name, item in fields.items() for part in _parts(item, f"{where}.{name}")]
+    parts = [part for name, item in fields.items() for part in _parts(item, f"{where}.{name}", choices[name])]
     return ["\n".join(lines) + "\n", *parts]
 
 
-def _parts(item: Any, where: str) -> list[str]:
+def _parts(item: Any, where: str, hint: Any) -> list[str]:
     if not _is_section(item):
         return []
     if dataclasses.is_dataclass(item):
-        return _sections(item, where)
+        return _sections(item, where, kinds(hint))
     return [section for name, part in item.items() for section in _sections(part, f"{where}.{name}")]
 
 
@@ -84,14 +87,21 @@ def _summary(cls: type) -> str:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The documentation of each field: its entry under "Attributes:", or the comment behind it.
+    """The documentation of each field: its entry under "Attributes:", or the comment behind it, or its base's.
 
     >>> from lqlm.optim.chains import OptimConfig
-    >>> field_docs(OptimConfig)["paged"]
-    'moments in host memory'
+    >>> field_docs(OptimConfig)["clip_norm"]
+    'of the gradient of all adapters together; None does not clip'
     """
+    docs: dict[str, str] = {}
+    for part in reversed([part for part in cls.__mro__ if dataclasses.is_dataclass(part)]):
+        docs |= _own_docs(part)
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
     docs = dict(_COMMENTED.findall(inspect.getsource(cls)))
-    _, _, attributes = (inspect.getdoc(cls) or "").partition("Attributes:\n")
+    _, _, attributes = ((cls.__doc__ and inspect.cleandoc(cls.__doc__)) or "").partition("Attributes:\n")
     entries = re.split(r"\n(?=\S)", textwrap.dedent(attributes.split("\n\n")[0]))
     for match in filter(None, (_ENTRY.fullmatch(" ".join(entry.split())) for entry in entries)):
         docs |= {name: match[2].replace("`", "") for name in match[1].split(", ")}

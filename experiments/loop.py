@@ -4,52 +4,56 @@ import dataclasses
 import textwrap
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
-from experiments.evaluate import accuracy
+from experiments import best
 from experiments.run import Run, usage
-from experiments.step import one_step
 from lqlm.algorithms.step import TrainState
 from lqlm.errors import UserError
 from lqlm.io.monitor import Phase
 
 
 def train(run: Run) -> TrainState:
-    """All steps that are not done yet; returns the final state."""
+    """All steps that are not done yet; returns the final state, or where patience is set the best one."""
     settings = run.setup.settings.run
     state, first = resume(run)
     with tqdm(total=settings.steps, initial=first, unit="step", dynamic_ncols=True) as bar:
         for step in range(first, settings.steps):
+            if best.exhausted(run):
+                tqdm.write(f"step {step}: no better since step {best.best_step(run)}; stopped")
+                break
             run.counter.mark()
-            state, metrics = one_step(run, state, step)
+            state, metrics = run.algorithm.one_step(run, state, step)
             done = step + 1
             if done == settings.steps or (settings.eval_every and done % settings.eval_every == 0):
                 metrics |= evaluate(run, state, done)
-                tqdm.write(_news(run, done, metrics["eval/accuracy"]))
+                tqdm.write(_news(run, done, metrics))
             metrics |= run.timers.step_metrics() | {"compilations": run.counter.since_mark}
             run.writer.write(done, metrics)
-            bar.set_postfix(_postfix(metrics), refresh=False)
+            bar.set_postfix(_postfix(run, metrics), refresh=False)
             bar.update()
             check_finite(run, state, done)
-            if done == settings.steps or done % settings.checkpoint_every == 0:
+            if done == settings.steps or done % settings.checkpoint_every == 0 or best.exhausted(run):
                 save(run, done, state)
             run.compiled_late += run.counter.since_mark if step > first else 0
-    return state
+    return best.restored(run, state)
 
 
 def resume(run: Run) -> tuple[TrainState, int]:
     """The newest checkpoint's state and step, or the initial state, evaluated and saved as step 0."""
-    found = run.checkpoints.restore(run.setup.state)
+    found = run.checkpoints.restore(best.saved_form(run, run.setup.state, jax.device_get(run.setup.state.adapters)))
     if found is not None:
-        step, state, extra = found
+        step, saved, extra = found
         if step > run.setup.settings.run.steps:
             raise UserError(f"{run.workdir.path}: the run is at step {step} already; set run.steps to that or more")
         _check_base(run, extra["base"])
+        _check_data(run, extra["base"])
         run.history = extra["history"]
         run.earlier = extra["usage"]
         run.timers.totals = {name: Phase(*lap) for name, lap in extra["phases"].items()}
         run.writer.truncate(step + 1)
-        return state, step
+        return best.taken_apart(run, saved), step
     run.writer.truncate(0)
     metrics = evaluate(run, run.setup.state, 0)
     run.writer.write(0, metrics | run.timers.step_metrics())
@@ -58,10 +62,11 @@ def resume(run: Run) -> tuple[TrainState, int]:
 
 
 def evaluate(run: Run, state: TrainState, step: int) -> dict[str, float]:
-    """Held-out accuracy, remembered in the run's history."""
+    """Held-out metrics, remembered in the run's history."""
     with run.timers.phase("eval"):
-        found = accuracy(run.setup, state.adapters)
+        found = run.algorithm.evaluate(run, state, step)
     run.history.setdefault("eval", {})[str(step)] = found
+    best.remember(run, state, step)
     return found
 
 
@@ -70,12 +75,16 @@ def save(run: Run, step: int, state: TrainState) -> None:
     phases = {name: dataclasses.astuple(lap) for name, lap in run.timers.totals.items()}
     extra = {"base": _base(run), "history": run.history, "phases": phases, "usage": usage(run)}
     with run.timers.phase("checkpoint"):
-        run.checkpoints.save(step, state, extra)
+        run.checkpoints.save(step, best.saved_form(run, state, run.best), extra)
 
 
 def _base(run: Run) -> dict[str, str]:
-    """What stands for the base in a checkpoint, which never holds it."""
-    return {"source": run.setup.model.source, "sha256": run.setup.model.checksum}
+    """What stands in a checkpoint for base and data, which it never holds."""
+    return {
+        "source": run.setup.model.source,
+        "sha256": run.setup.model.checksum,
+        "data": run.setup.fingerprint,
+    }
 
 
 def _check_base(run: Run, saved: dict[str, str]) -> None:
@@ -83,6 +92,14 @@ def _check_base(run: Run, saved: dict[str, str]) -> None:
         raise UserError(
             f"{run.checkpoints.directory}: the run was begun on a base of sha256 {saved['sha256'][:12]}..., "
             f"{run.setup.model.source} now has {run.setup.model.checksum[:12]}...; give it the same weights"
+        )
+
+
+def _check_data(run: Run, saved: dict[str, str]) -> None:
+    if saved.get("data", "") != run.setup.fingerprint:
+        raise UserError(
+            f"{run.checkpoints.directory}: the run was begun on other data; give it the same, or set --config.workdir "
+            "to a new folder"
         )
 
 
@@ -97,15 +114,20 @@ def check_finite(run: Run, state: TrainState, step: int) -> None:
         )
 
 
-def _news(run: Run, step: int, accuracy: float) -> str:
+def _news(run: Run, step: int, metrics: dict[str, Any]) -> str:
+    found = {name.removeprefix("eval/"): value for name, value in metrics.items() if name.startswith("eval/")}
+    told = f"step {step}: held-out " + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    if not run.shown:
+        return told
     prompt, completion = (textwrap.shorten(run.shown[key], 60, placeholder="...") for key in ("prompt", "completion"))
-    return f"step {step}: held-out accuracy {accuracy:.3f}; {prompt!r} -> {completion!r}"
+    return f"{told}; {prompt!r} -> {completion!r}"
 
 
-def _postfix(metrics: dict[str, Any]) -> dict[str, str]:
+def _postfix(run: Run, metrics: dict[str, Any]) -> dict[str, str]:
+    algorithm = run.algorithm
     seconds = sum(v for k, v in metrics.items() if k.startswith("seconds/"))
-    shown = {"reward": f"{metrics['reward']:.3f}", "kl": f"{metrics['kl']:.3f}", "s": f"{seconds:.1f}"}
-    shown["tok/s"] = f"{metrics.get('tokens_per_second/rollout', 0):.0f}"
-    if "eval/accuracy" in metrics:
-        shown["held-out"] = f"{metrics['eval/accuracy']:.3f}"
+    shown = {label: f"{metrics[name]:.3f}" for label, name in algorithm.shown.items()} | {"s": f"{seconds:.1f}"}
+    shown["tok/s"] = f"{metrics.get(f'tokens_per_second/{algorithm.speed}', 0):.0f}"
+    if algorithm.watched[0] in metrics:
+        shown["held-out"] = f"{metrics[algorithm.watched[0]]:.3f}"
     return shown

@@ -3,26 +3,31 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from experiments.setup import Setup
+from experiments.algorithm import Algorithm, Setup
 from experiments.workdir import Workdir
 from lqlm.io.checkpoint import Checkpoints
 from lqlm.io.metrics import MetricsWriter
 from lqlm.io.monitor import CompilationCounter, PhaseTimers, peak_memory_bytes
+from lqlm.types import PyTree
+
+S = TypeVar("S", bound=Setup)
 
 
 @dataclasses.dataclass
-class Run:
+class Run(Generic[S]):
     """What the loop carries on the host beside the training state."""
 
-    setup: Setup
+    algorithm: Algorithm
+    setup: S
     workdir: Workdir
     writer: MetricsWriter
     checkpoints: Checkpoints
     counter: CompilationCounter
     timers: PhaseTimers
-    history: dict[str, Any] = dataclasses.field(default_factory=dict)  # what resuming must not forget
+    history: dict[str, Any] = dataclasses.field(default_factory=dict)  # what resuming must not forget; JSON
+    best: PyTree = None  # the best adapters so far, in host memory, where patience is set
     compiled_late: int = 0  # programs made after this process's first step; a resumed one makes its evaluation later
     warned: bool = False
     shown: dict[str, Any] = dataclasses.field(default_factory=dict)  # a completion of the last step, for a person
@@ -30,12 +35,12 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(setup: Setup, workdir: Workdir) -> Iterator[Run]:
+def open_run(algorithm: Algorithm, setup: Setup, workdir: Workdir) -> Iterator[Run]:
     """The files of a run, opened and, whatever happens, closed."""
     with MetricsWriter(workdir.path) as writer, CompilationCounter() as counter:
         checkpoints = Checkpoints(workdir.checkpoints, setup.settings.run.keep)
         try:
-            yield Run(setup, workdir, writer, checkpoints, counter, PhaseTimers())
+            yield Run(algorithm, setup, workdir, writer, checkpoints, counter, PhaseTimers())
         finally:
             checkpoints.close()
 

@@ -1,19 +1,14 @@
-"""The settings of a GRPO run: frozen dataclasses, which hold every default."""
+"""Settings that all experiments share: frozen dataclasses, which hold every default."""
 
 import dataclasses
 import typing
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from lqlm.adapters.lora import LoraConfig
-from lqlm.algorithms.grpo import GRPOConfig
+from lqlm.adapters.configs import AdapterConfig, FullConfig, Ia3Config, LoraConfig
 from lqlm.errors import UserError
-from lqlm.generation.sampling import SamplingConfig
+from lqlm.models.remat import Remat
 from lqlm.optim.chains import OptimConfig
 from lqlm.quant.qtensor import QuantConfig
-from lqlm.tasks.arithmetic import ArithmeticConfig
-from lqlm.tasks.gsm8k import Gsm8kConfig
-from lqlm.tasks.gym import GymConfig
 
 DTYPES = ("float32", "bfloat16")
 
@@ -29,117 +24,87 @@ class ModelSettings:
         dtype: of activations, embedding and head: ``float32`` (CPU) or ``bfloat16`` (GPU).
     """
 
+    kind: ClassVar[str] = "pretrained"
+
     source: str = "smollm2-135m-instruct"
     quantize: bool = True
     quant: QuantConfig = QuantConfig()
     dtype: typing.Literal["float32", "bfloat16"] = "float32"
 
 
-_POSITIVE = (
-    "steps",
-    "prompts",
-    "updates",
-    "micro_batches",
-    "logprob_chunk",
-    "eval_batch",
-    "checkpoint_every",
-    "keep",
-    "max_skipped",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """How long, how wide, and what is written when.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How long, and what is written when.
 
     Attributes:
-        steps: rollouts in all; the learning-rate schedule spans them.
-        prompts: B, prompts of a step.
-        group: G, samples of each prompt.
-        updates: optimizer updates per rollout.
-        micro_batches: parts of the batch whose gradients are accumulated; divides ``prompts``.
-        scale: ``group`` (z-score, DeepSeekMath) or ``none`` (centred only, Dr. GRPO).
-        merge: sample from a dense copy with the adapters merged in, made anew for each rollout.
-        remat: recompute activations in the backward pass.
+        steps: steps in all; the learning-rate schedule spans them.
+        micro_batches: parts of the batch whose gradients are accumulated.
+        remat: what is computed again in the backward pass (``lqlm.models.remat``): ``none``, ``full``, ``dots``,
+            ``projections`` or ``offload``.
         logprob_chunk: tokens whose logits are held at once.
-        prompt_buckets: allowed prompt lengths; empty is one bucket that holds the longest prompt of the task.
-        eval_every: steps between greedy held-out evaluations (0: only before and after).
-        eval_items: held-out problems per evaluation (0: all).
-        eval_batch: prompts decoded at once in an evaluation.
+        eval_every: steps between held-out evaluations (0: only before and after).
+        eval_items: held-out items per evaluation (0: all).
+        eval_batch: items evaluated at once.
+        patience: evaluations without a new best after which the run ends; it leaves its best adapters then, not its
+            last (0: off).
         checkpoint_every: steps between checkpoints.
         keep: checkpoints kept.
-        samples: completions written to ``samples.jsonl`` at each step.
+        samples: completions written to ``samples.jsonl`` at each step that has any.
         max_skipped: consecutive non-finite updates after which the run stops.
-        reward_timeout: seconds that one reward may take.
     """
 
     steps: int = 30
-    prompts: int = 8
-    group: int = 8
-    updates: int = 1
     micro_batches: int = 1
-    scale: typing.Literal["group", "none"] = "group"
-    merge: bool = True
-    remat: bool = False
+    remat: Remat = "none"
     logprob_chunk: int = 1024
-    prompt_buckets: tuple[int, ...] = ()
     eval_every: int = 10
     eval_items: int = 0
     eval_batch: int = 32
+    patience: int = 0
     checkpoint_every: int = 5
     keep: int = 2
     samples: int = 4
     max_skipped: int = 5
-    reward_timeout: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
-        if self.group < 2:
-            raise UserError(f"run.group is {self.group}; a group needs at least 2 samples to be compared")
-        for least, names in ((1, _POSITIVE), (0, ("eval_every", "eval_items", "samples"))):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise UserError(f"run.{name} is {getattr(self, name)}; give {least} or more")
-        if self.reward_timeout <= 0 or any(size < 1 for size in self.prompt_buckets):
-            raise UserError(
-                f"run.reward_timeout is {self.reward_timeout}, run.prompt_buckets {self.prompt_buckets}; "
-                "they must be positive"
-            )
-        if self.prompts % self.micro_batches:
-            raise UserError(f"run.micro_batches {self.micro_batches} does not divide run.prompts {self.prompts}")
+        self.at_least(1, "steps", "micro_batches", "logprob_chunk", "eval_batch")
+        self.at_least(1, "checkpoint_every", "keep", "max_skipped")
+        self.at_least(0, "eval_every", "eval_items", "patience", "samples")
+        if self.patience and not self.eval_every:
+            raise UserError(f"run.patience is {self.patience} and run.eval_every 0; set run.eval_every to 1 or more")
+
+    def at_least(self, least: int, *names: str) -> None:
+        """Refuse a smaller value of any of these settings."""
+        for name in names:
+            if getattr(self, name) < least:
+                raise UserError(f"run.{name} is {getattr(self, name)}; give {least} or more")
 
 
-@dataclasses.dataclass(frozen=True)
-class RewardSettings:
-    """One component of the reward: a function's dotted path, its weight, and arguments bound by name."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a run depends on, whatever the algorithm."""
 
-    function: str
-    weight: float = 1.0
-    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-TaskSettings = ArithmeticConfig | Gsm8kConfig | GymConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class GRPOExperiment:
-    """Everything that a run of ``experiments.grpo`` depends on."""
-
-    task: TaskSettings
-    rewards: Mapping[str, RewardSettings]
-    workdir: str = "runs/grpo"
+    workdir: str
     seed: int = 0
-    model: ModelSettings = ModelSettings()
-    lora: LoraConfig = LoraConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    grpo: GRPOConfig = GRPOConfig()
+    model: Any
+    adapter: AdapterConfig = LoraConfig()
     optim: OptimConfig = OptimConfig()
-    run: RunSettings = RunSettings()
+    run: LoopSettings
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
-        if self.lora.dtype not in DTYPES:
-            raise UserError(f"lora.dtype is {self.lora.dtype!r}; choose {', '.join(DTYPES)}")
+        if self.adapter.dtype not in DTYPES:
+            raise UserError(f"adapter.dtype is {self.adapter.dtype!r}; choose {', '.join(DTYPES)}")
+        if isinstance(self.adapter, FullConfig) and getattr(self.model, "quantize", False):
+            raise UserError("adapter.kind 'full' trains the weights themselves; set model.quantize to False")
 
 
-TASKS: dict[str, type] = {"arithmetic": ArithmeticConfig, "gsm8k": Gsm8kConfig, "gym": GymConfig}
+def mergeable(adapter: AdapterConfig) -> bool:
+    """Whether a dense copy of the base can hold such adapters; virtual tokens are no weights, biases need a place."""
+    return isinstance(adapter, Ia3Config) or (isinstance(adapter, LoraConfig) and not adapter.lora_bias)
+
+
+def scheduled(settings: Experiment, updates: int) -> OptimConfig:
+    """The optimizer's settings; a ``total_steps`` of 0 becomes the number of updates of the run."""
+    return dataclasses.replace(settings.optim, total_steps=settings.optim.total_steps or updates)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from typing import IO, Any
 
-from experiments.settings import GRPOExperiment
+from experiments.settings import Experiment
 from lqlm.errors import UserError
 from lqlm.io.disk import clear_when_full, write_atomic
 
@@ -48,9 +48,19 @@ class Workdir:
         """The finished adapter as a PEFT directory."""
         return self.path / "adapter"
 
+    @property
+    def model(self) -> pathlib.Path:
+        """The finished model of a full training, as a Hugging Face directory."""
+        return self.path / "model"
+
+    @property
+    def tokenizer(self) -> pathlib.Path:
+        """The tokenizer that was trained for a model from scratch."""
+        return self.path / "tokenizer"
+
 
 @contextlib.contextmanager
-def claim(settings: GRPOExperiment) -> Iterator[Workdir]:
+def claim(settings: Experiment) -> Iterator[Workdir]:
     """Take the folder for this run: refuse one begun with other settings, or one that another process works in.
 
     Raises:
@@ -85,7 +95,7 @@ def _begun(workdir: Workdir) -> bool:
     return any(".orbax-checkpoint-tmp" not in entry.name for entry in entries)
 
 
-def _check_same(workdir: Workdir, settings: GRPOExperiment) -> None:
+def _check_same(workdir: Workdir, settings: Experiment) -> None:
     now = json.loads(json.dumps(dataclasses.asdict(settings)))
     if not (workdir.config.exists() and _begun(workdir)):
         write_atomic(workdir.config, json.dumps(now, indent=2) + "\n")

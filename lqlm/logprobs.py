@@ -5,6 +5,7 @@ is the one to train with: the logits of all tokens, [N, V] in float32, are the l
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import jax
@@ -89,6 +90,58 @@ def chunked_token_logprobs(
     targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
     scores = jax.lax.map(score, (hidden, targets))
     return jax.tree.map(lambda x: x.reshape(-1)[:n], scores)
+
+
+class TokenScores(NamedTuple):
+    """What a model says about given tokens; zero (false) where the mask is false."""
+
+    logp: Array  # float32, log-probability of the token
+    entropy: Array  # float32, of the distribution that it was drawn from, in nats; without a gradient
+    correct: Array  # bool, whether the token is the most probable one (the first of equals)
+
+
+def masked_token_scores(
+    hidden: Array, head: Callable[[Array], Array], targets: Array, mask: Array, *, chunk: int = 256
+) -> TokenScores:
+    """Scores of some tokens from hidden states, holding the logits of one chunk at a time.
+
+    The selected tokens are brought to the front, and chunks without any are passed over: the time is that of the
+    selected tokens, whatever their share.  The backward pass recomputes each chunk's logits.
+
+    Args:
+      hidden: [N, D] last hidden states.
+      head: maps [n, D] to logits [n, V]; it may close over weights, and gradients flow to them.
+      targets: int [N].
+      mask: bool [N], true at tokens that are scored.
+      chunk: tokens per chunk; N need not be a multiple of it.
+
+    Returns:
+      `TokenScores` of [N].
+    """
+    n = hidden.shape[0]
+    chex.assert_shape([targets, mask], (n,))
+    chunk = min(chunk, n)
+    padding = -n % chunk
+    order = jnp.argsort(~mask, stable=True)  # the selected ones first
+    place = jnp.argsort(order)
+
+    def score(hidden: Array, targets: Array, mask: Array) -> TokenScores:
+        logits = head(hidden).astype(jnp.float32)
+        logp = jnp.where(mask, token_logprobs(logits, targets), 0.0)
+        spread = jnp.where(mask, entropy(jax.lax.stop_gradient(logits)), 0.0)
+        return TokenScores(logp, spread, (jnp.argmax(logits, axis=-1) == targets) & mask)
+
+    def nothing(hidden: Array, targets: Array, mask: Array) -> TokenScores:
+        zeros = jnp.zeros(mask.shape, jnp.float32)
+        return TokenScores(zeros, zeros, mask)
+
+    @jax.checkpoint  # of the choice as a whole: what one branch alone keeps, the head's weights, is kept for each chunk
+    def some(part: tuple[Array, Array, Array]) -> TokenScores:
+        return jax.lax.cond(part[2][0], score, nothing, *part)  # of a chunk, the first is selected if any is
+
+    parts = (jnp.pad(x[order], ((0, padding), *[(0, 0)] * (x.ndim - 1))) for x in (hidden, targets, mask))
+    scores = jax.lax.map(some, tuple(x.reshape(-1, chunk, *x.shape[1:]) for x in parts))
+    return jax.tree.map(lambda x: x.reshape(-1)[:n][place], scores)
 
 
 def k1(logp: Array, ref_logp: Array) -> Array:

@@ -27,13 +27,14 @@ ROOMS: dict[str, set[str]] = {
     "lqlm.rewards": BELOW_THE_EDGES | {"lqlm.tasks"},
     "lqlm.poker": BELOW_THE_EDGES,
     "experiments": BELOW_THE_EDGES | EDGES,
-    "benchmarks": BELOW_THE_EDGES | EDGES | {"experiments"},
+    "benchmarks": BELOW_THE_EDGES | EDGES | {"experiments", "configs"},
     "configs": BELOW_THE_EDGES | EDGES | {"experiments"},
 }
 # Libraries: a room that is not named may use any but those of NEVER.
 FLOOR_0 = {"jax", "numpy", "chex", "flax.struct"}
 LIBRARIES: dict[str, set[str]] = {
     **{room: FLOOR_0 for room in NUMERICS},
+    "lqlm.quant": FLOOR_0 | {"scipy"},  # an integer program on the host; jax itself depends on scipy
     "lqlm": set(),
     "lqlm.adapters": FLOOR_0,
     "lqlm.models": FLOOR_0 | {"flax.linen"},

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lqlm.adapters.lora import LINEARS, LoraConfig, init_lora
+from lqlm.adapters.configs import LINEARS, LoraConfig
+from lqlm.adapters.init import init_lora
 from lqlm.models.config import ModelConfig
 from lqlm.models.convert import layer_tensors
 from lqlm.quant.qtensor import QuantConfig, quantize

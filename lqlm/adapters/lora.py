@@ -1,162 +1,165 @@
-"""Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): ``y = x @ w + scaling * dropout(x) @ a @ b``.
+"""Low-rank adapters of linear layers: LoRA, rsLoRA, DoRA, and the group-wise form of QA-LoRA.
 
-Adapters are a tree of their own, beside the base, so that an optimizer and a checkpoint never see the base.
+``y = x @ w + scaling * dropout(x) @ a @ b`` (Hu et al. 2021, arXiv:2106.09685).  Adapters are a tree of their own,
+beside the base, so that an optimizer and a checkpoint never see the base; several of them may share it.
 """
-
-import dataclasses
-import re
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lqlm.errors import UserError
-from lqlm.quant.qtensor import QTensor, dequantize
-from lqlm.types import Array, Key, PyTree
-
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-ALL_LINEAR = "all-linear"
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraConfig:
-    """What to adapt: ``targets`` are regular expressions over the names of linear layers, or ``all-linear``."""
-
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = (ALL_LINEAR,)
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        """Reject what would silently train nothing, or fail far from its cause."""
-        if not self.targets:
-            raise UserError(f"lora.targets is empty; choose among {', '.join(LINEARS)}, or {ALL_LINEAR}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"lora.dropout is {self.dropout}; it must be at least 0 and below 1")
-        if self.dtype not in DTYPES:
-            raise UserError(f"lora.dtype is {self.dtype!r}; use one of {', '.join(DTYPES)}")
-
-    @property
-    def scaling(self) -> float:
-        """``alpha / rank``."""
-        return self.alpha / self.rank
+from lqlm.quant.matmul import matmul
+from lqlm.quant.mixed import MixedLayer, dense
+from lqlm.quant.qtensor import QTensor
+from lqlm.types import Array, Key
 
 
 @flax.struct.dataclass
 class Lora:
-    """The two factors of one linear layer, stacked over layers: ``a_LIR`` and ``b_LRO``."""
+    """The factors of one linear layer, stacked over layers.
+
+    Where the rank differs between layers, R is the largest, and what lies beyond a layer's rank is zero in both
+    factors; its gradient is zero, so it stays so.
+
+    Attributes:
+        a: [L, in, R]; [L, in / group, R] where ``group`` is not 0.
+        b: [L, R, out].
+        scaling: of the product; one number, or one for each layer (static).
+        dropout: of the input, while training (static).
+        group: inputs that are averaged (static), see :func:`pooled`.
+        ranks: of each layer where they differ, else None (static).
+        bias: None, or [L, out], added to the second factor's output before scaling.
+        magnitude: None, or [L, out], DoRA's norms, see :func:`apply_dora`.
+    """
 
     a: Array
     b: Array
-    scaling: float = flax.struct.field(pytree_node=False)
+    scaling: float | tuple[float, ...] = flax.struct.field(pytree_node=False)
     dropout: float = flax.struct.field(pytree_node=False, default=0.0)
+    group: int = flax.struct.field(pytree_node=False, default=0)
+    ranks: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)
+    bias: Array | None = None
+    magnitude: Array | None = None
+
+    @property
+    def scalings(self) -> np.ndarray:
+        """float32 [L], or [1] where all layers share one."""
+        return np.atleast_1d(np.asarray(self.scaling, np.float32))
+
+    def scale(self, layer: Array | None) -> Array:
+        """The scaling of one layer, float32 []."""
+        found = jnp.asarray(self.scalings)
+        if len(self.scalings) == 1:
+            return found[0]
+        if layer is None:
+            raise ValueError("the scaling differs between layers: say which layer it is")
+        return found[layer]
 
 
-def target_names(targets: tuple[str, ...]) -> tuple[str, ...]:
-    """The linear layers that ``targets`` select, in the model's order.
-
-    Raises:
-        UserError: for a pattern that hits nothing, or that is no regular expression.
-
-    >>> target_names(("[qv]_proj",))
-    ('q_proj', 'v_proj')
-    """
-    hit: set[str] = set()
-    for pattern in targets:
-        names = LINEARS if pattern == ALL_LINEAR else [n for n in LINEARS if _compiled(pattern).fullmatch(n)]
-        if not names:
-            raise UserError(
-                f"LoRA target {pattern!r} hits no linear layer; choose among {', '.join(LINEARS)}, or all-linear"
-            )
-        hit.update(names)
-    return tuple(name for name in LINEARS if name in hit)
+def dropped(x: Array, lora: Lora, key: Key | None) -> Array:
+    """``x`` with inputs dropped at the adapter's rate, the others scaled up; as it is when ``key`` is None."""
+    if key is None or lora.dropout == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - lora.dropout, x.shape)
+    return jnp.where(keep, x / jnp.asarray(1.0 - lora.dropout, x.dtype), jnp.zeros((), x.dtype))
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UserError(f"LoRA target {pattern!r} is not a regular expression: {error}") from error
-
-
-def linear_shape(w: Array | QTensor) -> tuple[int, int, int]:
-    """``(L, in, out)`` of a stacked linear layer, quantized or not."""
-    if isinstance(w, QTensor):
-        return (jax.tree.leaves(w)[0].shape[0], *w.shape)
-    return w.shape  # type: ignore[return-value]
-
-
-def init_lora(key: Key, base: PyTree, cfg: LoraConfig) -> PyTree:
-    """Fresh adapters, a no-op at first: ``a`` is Kaiming-uniform (a = sqrt 5, as PEFT's default), ``b`` is zero.
+def pooled(x: Array, group: int) -> Array:
+    """``in / group`` times the mean of each group of neighbouring inputs (QA-LoRA, arXiv:2309.14717, as in PEFT).
 
     Args:
-        key: consumed.
-        base: the model's tree; only shapes are read, so abstract leaves do as well.
-        cfg: rank, alpha, dropout, targets and dtype.
+        x: [..., in].
+        group: inputs per group; divides ``in``.
 
     Returns:
-        ``{"layers": {name: Lora(a [L, in, R], b [L, R, out])}}``.
+        [..., in / group].
     """
-    names = target_names(cfg.targets)
-    keys = jax.random.split(key, len(names))
-    layers = {name: _init_one(k, linear_shape(base["layers"][name]), cfg) for name, k in zip(names, keys)}
-    return {"layers": layers}
+    groups = x.shape[-1] // group
+    return jnp.mean(x.reshape(*x.shape[:-1], groups, group), axis=-1) * jnp.asarray(groups, x.dtype)
 
 
-def _init_one(key: Key, shape: tuple[int, int, int], cfg: LoraConfig) -> Lora:
-    layers, fan_in, fan_out = shape
-    if not 0 < cfg.rank <= min(fan_in, fan_out):
-        raise UserError(
-            f"LoRA rank {cfg.rank} does not fit a {fan_in} x {fan_out} layer; choose 1 to {min(fan_in, fan_out)}"
-        )
-    bound = fan_in**-0.5
-    dtype = jnp.dtype(cfg.dtype)
-    a = jax.random.uniform(key, (layers, fan_in, cfg.rank), jnp.float32, -bound, bound).astype(dtype)
-    return Lora(a, jnp.zeros((layers, cfg.rank, fan_out), dtype), cfg.scaling, cfg.dropout)
-
-
-def apply_lora(x: Array, lora: Lora, key: Key | None = None) -> Array:
-    """``scaling * dropout(x) @ a @ b`` for one layer, in the dtype of ``x``.
+def apply_lora(x: Array, lora: Lora, key: Key | None = None, layer: Array | None = None) -> Array:
+    """``scaling * (dropout(x) @ a @ b + bias)`` for one layer, in the dtype of ``x``.
 
     Args:
         x: ``[..., in]``.
         lora: factors without the layer axis, ``a_IR`` and ``b_RO``.
         key: for dropout; None switches dropout off.
+        layer: int32 [], the layer's number; needed where layers have scalings of their own.
 
     Returns:
         ``[..., out]``.
     """
-    if key is not None and lora.dropout > 0.0:
-        keep = jax.random.bernoulli(key, 1.0 - lora.dropout, x.shape)
-        x = jnp.where(keep, x / jnp.asarray(1.0 - lora.dropout, x.dtype), jnp.zeros((), x.dtype))
-    hidden = x @ lora.a.astype(x.dtype)
-    return hidden @ lora.b.astype(x.dtype) * jnp.asarray(lora.scaling, x.dtype)
+    return _low_rank(dropped(x, lora, key), lora) * lora.scale(layer).astype(x.dtype)
 
 
-def merge(base: PyTree, adapters: PyTree | None, dtype: jnp.dtype | None = None) -> PyTree:
-    """A dense base with the adapters added in: ``dequantize(w) + scaling * a @ b``, for fast decoding.
+def _low_rank(x: Array, lora: Lora) -> Array:
+    x = pooled(x, lora.group) if lora.group else x
+    out = x @ lora.a.astype(x.dtype) @ lora.b.astype(x.dtype)
+    return out if lora.bias is None else out + jnp.expand_dims(lora.bias, range(x.ndim - 1)).astype(x.dtype)
+
+
+def apply_dora(
+    x: Array,
+    y: Array,
+    w: Array | QTensor | MixedLayer,
+    lora: Lora,
+    key: Key | None = None,
+    layer: Array | None = None,
+) -> Array:
+    """What DoRA adds to ``y = x @ w`` of one layer: ``m / |w + s a b| * (x @ (w + s a b)) - x @ w``.
+
+    The norm is over the inputs of each output, and no gradient flows through it (Liu et al. 2024, arXiv:2402.09353,
+    section 4.3).  With dropout the base's share is that of the dropped input, as in PEFT.
 
     Args:
-        base: the model's tree, quantized or dense.
-        adapters: as from :func:`init_lora`, or None.
-        dtype: of the merged linear layers; None keeps each layer's own.
+        x: ``[..., in]``.
+        y: ``x @ w``.
+        w: the layer's weight.
+        lora: without the layer axis, with a ``magnitude``.
+        key: for dropout; None switches dropout off.
+        layer: int32 [], the layer's number.
 
     Returns:
-        A tree of the same keys whose linear layers are arrays ``[L, in, out]``.
+        ``[..., out]``, to be added to ``y``.
     """
-    loras = {} if adapters is None else adapters["layers"]
-    layers = {
-        name: _merge_one(w, loras.get(name), dtype) if name in LINEARS else w for name, w in base["layers"].items()
-    }
-    return {**base, "layers": layers}
+    assert lora.magnitude is not None
+    inputs, scale = dropped(x, lora, key), lora.scale(layer)
+    base = y if inputs is x else matmul(inputs, w)
+    frozen = jax.lax.stop_gradient((w, lora))
+    norm = column_norms(dense(frozen[0], jnp.float32), frozen[1], scale)
+    ratio = jnp.expand_dims(lora.magnitude.astype(jnp.float32) / norm, range(x.ndim - 1))
+    # The difference from 1 is small: it is taken before anything is rounded to the dtype of x.
+    return (ratio - 1.0).astype(x.dtype) * base + (ratio * scale).astype(x.dtype) * _low_rank(inputs, lora)
 
 
-def _merge_one(w: Array | QTensor, lora: Lora | None, dtype: jnp.dtype | None) -> Array:
-    dense = dequantize(w) if isinstance(w, QTensor) else w
-    dtype = dense.dtype if dtype is None else dtype
-    if lora is not None:
-        delta = lora.scaling * (lora.a.astype(jnp.float32) @ lora.b.astype(jnp.float32))
-        dense = dense.astype(jnp.float32) + delta
-    return dense.astype(dtype)
+def column_norms(w: Array, lora: Lora, scale: Array) -> Array:
+    """``|w + s a b|`` over the inputs of each output, float32 [out], of one layer."""
+    return jnp.linalg.norm(w.astype(jnp.float32) + scale * product(lora), axis=0)
+
+
+def product(lora: Lora) -> Array:
+    """``a b`` as a matrix [..., in, out] in float32, that of averaged inputs spread over its groups; not scaled."""
+    ab = lora.a.astype(jnp.float32) @ lora.b.astype(jnp.float32)
+    if not lora.group:
+        return ab
+    return jnp.repeat(ab * jnp.float32(ab.shape[-2] / lora.group), lora.group, axis=-2)
+
+
+@flax.struct.dataclass
+class Ia3:
+    """Factors of one linear layer's outputs, or inputs (Liu et al. 2022, arXiv:2205.05638).
+
+    Attributes:
+        scale: [L, out], or [L, in] where ``on_input``.
+        on_input: whether the input is scaled (static).
+    """
+
+    scale: Array
+    on_input: bool = flax.struct.field(pytree_node=False, default=False)
+
+
+def apply_ia3(x: Array, ia3: Ia3) -> Array:
+    """``scale * x`` for one layer (``scale`` without the layer axis), in the dtype of ``x``."""
+    return x * jnp.expand_dims(ia3.scale, range(x.ndim - 1)).astype(x.dtype)

@@ -1,19 +1,20 @@
 """Group relative policy optimization as a function of arrays (DeepSeekMath, arXiv:2402.03300)."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import chex
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from lqlm import logprobs
 from lqlm.algorithms import policy
+from lqlm.algorithms.step import Metrics, Objective
 from lqlm.errors import UserError
 from lqlm.masked import masked_sum
-from lqlm.types import Array
-
-Metrics = dict[str, Array]
+from lqlm.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,47 @@ class GRPOConfig:
             raise UserError(f"GRPOConfig: reduction 'constant' with max_length {self.max_length}: set it in tokens")
         if self.kl not in ("k3", "k3_corrected"):
             raise UserError(f"GRPOConfig: unknown kl {self.kl!r}: use 'k3' or 'k3_corrected'")
+
+
+@flax.struct.dataclass
+class GRPOBatch:
+    """Rollouts of B prompts with G completions each; prompts left-padded, completions right-padded."""
+
+    prompts_BP: Array  # int32
+    prompt_mask_BP: Array  # bool
+    completions_BGC: Array  # int32
+    completion_mask_BGC: Array  # bool, true up to and including the EOS
+    advantages_BG: Array  # float32
+    old_logp_BGC: Array | None = None  # float32; None where each rollout serves one update
+    ref_logp_BGC: Array | None = None  # float32, of the base without adapters; None where beta is 0
+
+
+Score = Callable[[PyTree, PyTree, GRPOBatch, Any], tuple[Array, Array]]
+
+
+def grpo_objective(score: Score, cfg: GRPOConfig) -> Objective:
+    """GRPO as `lqlm.algorithms.step.make_update` takes it, for batches of type `GRPOBatch`.
+
+    Args:
+      score: ``(adapters, base, batch, key) -> (logp_BGC, entropy_BGC)`` of the completions of a batch, whose B is that
+        of a micro-batch.
+      cfg: the constants of the loss.
+
+    Returns:
+      An `Objective`; its metrics are those of `mean_metrics`, and ``entropy``.
+    """
+
+    def prepare(batch: GRPOBatch) -> tuple[GRPOBatch, Array]:
+        return batch, policy.token_weights(batch.completion_mask_BGC, cfg.reduction, max_length=cfg.max_length)
+
+    def loss(adapters: PyTree, base: PyTree, part: tuple[GRPOBatch, Array], key: Any) -> tuple[Array, Metrics]:
+        batch, weights = part
+        logp, entropy = score(adapters, base, batch, key)
+        mask = batch.completion_mask_BGC
+        value, sums = grpo_loss(logp, batch.old_logp_BGC, batch.ref_logp_BGC, batch.advantages_BG, mask, cfg, weights)
+        return value, sums | {"entropy": token_sum(entropy, mask)}
+
+    return Objective(loss, prepare, mean_metrics)
 
 
 def grpo_loss(

@@ -1,21 +1,21 @@
-"""One update of the adapters by GRPO: micro-batches, gradient, optimizer, and the refusal of what is not finite.
+"""One update of the adapters by any algorithm: micro-batches, gradient, optimizer, refusal of what is not finite.
 
-The model enters as a function that scores completions; nothing here knows what it is.
+An algorithm enters as an :class:`Objective`, a few functions of arrays; the model enters there too.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from lqlm.algorithms import policy
-from lqlm.algorithms.grpo import GRPOConfig, Metrics, grpo_loss, mean_metrics, token_sum
 from lqlm.errors import UserError
 from lqlm.trees import commit, global_norm
 from lqlm.types import Array, Key, PyTree
+
+Metrics = dict[str, Array]
 
 
 @flax.struct.dataclass
@@ -29,21 +29,23 @@ class TrainState:
     skipped_total: Array  # int32 []
 
 
-@flax.struct.dataclass
-class GRPOBatch:
-    """Rollouts of B prompts with G completions each; prompts left-padded, completions right-padded."""
+class Objective(NamedTuple):
+    """What an algorithm tells the update.
 
-    prompts_BP: Array  # int32
-    prompt_mask_BP: Array  # bool
-    completions_BGC: Array  # int32
-    completion_mask_BGC: Array  # bool, true up to and including the EOS
-    advantages_BG: Array  # float32
-    old_logp_BGC: Array | None = None  # float32; None where each rollout serves one update
-    ref_logp_BGC: Array | None = None  # float32, of the base without adapters; None where beta is 0
+    Attributes:
+      loss: ``(adapters, base, part, key) -> (value [], sums)`` of one micro-batch; values and sums of all parts of a
+        batch add up to those of the batch.  ``part`` is a slice of what ``prepare`` gave, ``key`` may be None.
+      prepare: of the full batch, before it is split: what must see all of it, such as the weight of each token, beside
+        the batch itself.  Every array has a leading axis that is split; a scalar goes to each part.
+      finish: of the sums, added up over all parts: means over tokens, or whatever is to be logged.
+    """
+
+    loss: Callable[[PyTree, PyTree, Any, Any], tuple[Array, Metrics]]
+    prepare: Callable[[Any], PyTree]
+    finish: Callable[[Metrics], Metrics]
 
 
-Score = Callable[[PyTree, PyTree, GRPOBatch, Any], tuple[Array, Array]]
-Update = Callable[[TrainState, PyTree, GRPOBatch, Any], tuple[TrainState, Metrics]]
+Update = Callable[[TrainState, PyTree, Any, Any], tuple[TrainState, Metrics]]
 
 
 def init_state(adapters: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -61,9 +63,7 @@ def init_state(adapters: PyTree, optimizer: optax.GradientTransformation) -> Tra
     return TrainState(adapters, commit(optimizer.init(adapters)), *commit(zeros))
 
 
-def make_update(
-    score: Score, optimizer: optax.GradientTransformation, cfg: GRPOConfig, *, micro_batches: int = 1
-) -> Update:
+def make_update(objective: Objective, optimizer: optax.GradientTransformation, *, micro_batches: int = 1) -> Update:
     """Make the pure function that performs one update.
 
     The gradient is that of the full batch whatever the number of micro-batches, for every reduction: the weight of
@@ -72,39 +72,32 @@ def make_update(
     extra argument ``finite``.
 
     Args:
-      score: ``(adapters, base, batch, key) -> (logp_BGC, entropy_BGC)`` of the completions of a batch, whose B is that
-        of a micro-batch.
+      objective: of the algorithm, such as `lqlm.algorithms.grpo.grpo_objective`.
       optimizer: any optax transformation.
-      cfg: the constants of the loss.
-      micro_batches: how many parts the prompts are split into; must divide B.
+      micro_batches: how many parts the batch is split into; must divide its leading axis.
 
     Returns:
       ``update(state, base, batch, key) -> (state, metrics)``, to be jitted with the state donated.  The key (or None)
-      is consumed: give every update its own.  Metrics are float32 []: those of `mean_metrics`, ``entropy``,
+      is consumed: give every update its own.  Metrics are float32 []: those of the objective, ``loss``,
       ``grad_norm`` (before clipping), ``finite`` (1, or 0 when skipped), ``skipped`` and ``skipped_total``.
     """
     if micro_batches < 1:
         raise UserError(f"make_update: micro_batches {micro_batches}: take 1 or more")
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def loss(adapters: PyTree, base: PyTree, part: tuple[GRPOBatch, Array, Any]) -> tuple[Array, Metrics]:
-        batch, weights, key = part
-        logp, entropy = score(adapters, base, batch, key)
-        mask = batch.completion_mask_BGC
-        value, sums = grpo_loss(logp, batch.old_logp_BGC, batch.ref_logp_BGC, batch.advantages_BG, mask, cfg, weights)
-        return value, sums | {"entropy": token_sum(entropy, mask)}
+    def loss(adapters: PyTree, base: PyTree, part: PyTree, key: Any) -> tuple[Array, Metrics]:
+        value, sums = objective.loss(adapters, base, part, key)
+        return value, {**sums, "loss": value}
 
-    def update(state: TrainState, base: PyTree, batch: GRPOBatch, key: Key | None) -> tuple[TrainState, Metrics]:
-        weights = policy.token_weights(batch.completion_mask_BGC, cfg.reduction, max_length=cfg.max_length)
-        grads, sums = _accumulate(
-            jax.grad(loss, has_aux=True), state.adapters, base, (batch, weights), key, micro_batches
-        )
+    def update(state: TrainState, base: PyTree, batch: Any, key: Key | None) -> tuple[TrainState, Metrics]:
+        data = objective.prepare(batch)
+        grads, sums = _accumulate(jax.grad(loss, has_aux=True), state.adapters, base, data, key, micro_batches)
         grad_norm = global_norm(grads)
         finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(grad_norm)
         new = _apply(optimizer, state, grads, finite)
         flags = {"finite": finite, "skipped": new.skipped, "skipped_total": new.skipped_total}
         metrics = {name: x.astype(jnp.float32) for name, x in flags.items()}
-        return new, mean_metrics(sums) | {"grad_norm": grad_norm} | metrics
+        return new, objective.finish(sums) | {"grad_norm": grad_norm} | metrics
 
     return update
 
@@ -114,12 +107,12 @@ def _accumulate(
 ) -> tuple[PyTree, Metrics]:
     """Sum of gradients and of metrics over the micro-batches; the gradients are added up in float32."""
     if micro_batches == 1:
-        return grad(adapters, base, (*data, key))
+        return grad(adapters, base, data, key)
     keys = None if key is None else jax.random.split(key, micro_batches)
-    parts = (*jax.tree.map(lambda x: _split(x, micro_batches), data), keys)
+    parts = (jax.tree.map(lambda x: _split(x, micro_batches), data), keys)
 
     def add(total: PyTree, part: PyTree) -> tuple[PyTree, Metrics]:
-        grads, sums = grad(adapters, base, part)
+        grads, sums = grad(adapters, base, *part)
         return jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total, grads), sums
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), adapters)
@@ -129,8 +122,10 @@ def _accumulate(
 
 
 def _split(x: Array, parts: int) -> Array:
+    if x.ndim == 0:
+        return jnp.broadcast_to(x, (parts,))
     if x.shape[0] % parts:
-        raise UserError(f"update: {x.shape[0]} prompts in {parts} micro_batches: choose a divisor of the prompts")
+        raise UserError(f"update: a batch of {x.shape[0]} in {parts} micro_batches: choose a divisor of the batch")
     return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from lqlm.generation.sampling import SamplingConfig, sample
 from lqlm.models.config import ModelConfig
-from lqlm.models.transformer import PrefixCache, decode_step, logits, prefill
+from lqlm.models.groups import PrefixCache, decode_step, prefill
+from lqlm.models.transformer import bind, logits
 from lqlm.types import Array, Key, PyTree
 
 
@@ -64,6 +65,7 @@ def generate(
         eos_ids: tokens that end a completion (static).
         pad_id: fills what comes after the end (static).
     """
+    base, adapters = bind(base, adapters)
     hidden_BD, prefix = prefill(base, adapters, prompts_BP, prompt_mask_BP, cfg)
     first = jnp.broadcast_to(logits(base, hidden_BD)[:, None], (prompts_BP.shape[0], group, cfg.vocab_size))
     loop = _advance(_start(prefix, group, sampling.max_new_tokens, pad_id, cfg), first, key, sampling, eos_ids, pad_id)

@@ -166,7 +166,7 @@ def _annotate(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
     for i, next_to_it, align in ((0, min(1, len(y) - 1), "left"), (len(y) - 1, len(y) - 2, "right"))[: len(y)]:
         rises = y[next_to_it] > y[i] > 0.1 * y.max()
         axes.annotate(
-            f"{y[i]:.0%}" if share else f"{y[i]:.3g}",
+            f"{y[i]:.0%}" if share else f"{y[i]:.0f}" if abs(y[i]) >= 1000 else f"{y[i]:.3g}",
             (x[i], y[i]),
             xytext=(5 if align == "left" else -5, -13 if rises else 7),
             textcoords="offset points",
@@ -194,4 +194,6 @@ def _limits(axes: Axes, panel: Panel, values: np.ndarray) -> None:
         low = panel.low
     if panel.high is not None:
         high = max(high, panel.high)
+    elif panel.points:
+        high += 0.1 * (high - low)  # room for the figures above the first and the last point
     axes.set_ylim(low, high)

@@ -5,7 +5,8 @@ import errno
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
 
 from lqlm.errors import UserError
 
@@ -56,18 +57,36 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     Raises:
         UserError: when the disk is full; the old file stays.
     """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    write_streamed(path, lambda beside: _fill(beside, content))
+
+
+Content = bytes | Callable[[BinaryIO], None]
+"""What a file shall hold: bytes, or a function that writes them to the open file (for what is large)."""
+
+
+def write_streamed(path: str | os.PathLike[str], write: Callable[[pathlib.Path], None]) -> None:
+    """As :func:`write_atomic`, for a large file: ``write`` gets the path beside its place and fills it.
+
+    Args:
+        path: of the file; its directory is made.
+        write: writes the whole file at the path it is given.
+
+    Raises:
+        UserError: when the disk is full; the old file stays.
+    """
     target = pathlib.Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     with clear_when_full(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            beside.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+            write(beside)
             os.replace(beside, target)
         finally:
             beside.unlink(missing_ok=True)
 
 
-def write_directory(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+def write_directory(path: str | os.PathLike[str], files: Mapping[str, Content]) -> None:
     """Puts a directory of these files in place at once; an older one of the same files is replaced.
 
     Between the two renames of a replacement there is a moment without the directory: a process killed just then leaves
@@ -75,7 +94,7 @@ def write_directory(path: str | os.PathLike[str], files: Mapping[str, bytes]) ->
 
     Args:
         path: of the directory.
-        files: name -> content.
+        files: name -> content, or a function that writes it.
 
     Raises:
         UserError: when the disk is full, or when other files lie in the directory; it stays as it was.
@@ -91,10 +110,18 @@ def write_directory(path: str | os.PathLike[str], files: Mapping[str, bytes]) ->
         try:
             beside.mkdir(parents=True)
             for name, content in files.items():
-                (beside / name).write_bytes(content)
+                _fill(beside / name, content)
             _exchange(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _fill(path: pathlib.Path, content: Content) -> None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
+    with path.open("wb") as file:
+        content(file)
 
 
 def _exchange(beside: pathlib.Path, target: pathlib.Path) -> None:

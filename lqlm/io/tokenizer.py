@@ -34,7 +34,7 @@ class Tokenizer:
 
     Attributes:
       inner: the transformers tokenizer.
-      eos_ids: every id that ends a completion: end of sequence and end of turn.
+      eos_ids: every id that ends a completion: the declared end of sequence first, then end of turn.
       pad_id: the id to fill rows with; it may be one of eos_ids, so never tell padding by it.
       vocab_size: number of tokens; the model may have more rows.
     """
@@ -52,14 +52,18 @@ class Tokenizer:
         """The text of token ids, special tokens left out or written."""
         return str(self.inner.decode(list(ids), skip_special_tokens=skip_special))
 
-    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation in the model's chat template.
+    def encode_more(self, text: str) -> list[int]:
+        """Token ids of a text that goes on after others, or that has all its special tokens written: none is added."""
+        return self.inner.encode(text, add_special_tokens=False)
 
-        Args:
-          messages: each with ``role`` (``system``, ``user`` or ``assistant``) and ``content``.
-          add_generation_prompt: whether to end with the opening of the assistant's turn.
-        """
-        if self.inner.chat_template is None:
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be written in a format that the model knows."""
+        return self.inner.chat_template is not None
+
+    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of a conversation in the model's chat template; arguments as :meth:`chat`."""
+        if not self.has_chat_template:
             raise UserError("tokenizer: the model has no chat template; use an instruction-tuned model or plain text")
         import jinja2
 
@@ -68,7 +72,16 @@ class Tokenizer:
             text = self.inner.apply_chat_template(plain, add_generation_prompt=add_generation_prompt, tokenize=False)
         except jinja2.TemplateError as error:
             raise UserError(f"tokenizer: the chat template refuses these messages ({error})") from error
-        return self.inner.encode(str(text), add_special_tokens=False)  # the template has written them
+        return str(text)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
+        """Token ids of a conversation in the model's chat template.
+
+        Args:
+          messages: each with ``role`` (``system``, ``user`` or ``assistant``) and ``content``.
+          add_generation_prompt: whether to end with the opening of the assistant's turn.
+        """
+        return self.encode_more(self.render(messages, add_generation_prompt))  # the template has written special tokens
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -88,7 +101,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     if not tokens or len(fields.get("token_type", tokens)) != len(tokens):
         raise UserError(f"tokenizer: the GGUF file has no complete vocabulary; {_USE_DIRECTORY}")
     special = _special_tokens(fields, tokens)
-    with _quiet_import():
+    with quiet_import():
         from transformers import PreTrainedTokenizerFast
     inner = PreTrainedTokenizerFast(
         tokenizer_object=_byte_level_bpe(fields, tokens),
@@ -114,7 +127,7 @@ def tokenizer_from_directory(path: str | pathlib.Path) -> Tokenizer:
     path = pathlib.Path(path)
     if not (path / "tokenizer.json").is_file():
         raise UserError(f"{path / 'tokenizer.json'}: no such file; save the model's fast tokenizer there")
-    with _quiet_import():
+    with quiet_import():
         from transformers import PreTrainedTokenizerFast
     try:
         # Not AutoTokenizer: it picks a class by the model's family, and some of these rebuild the splitting rules and
@@ -157,7 +170,7 @@ def _byte_level_bpe(fields: Mapping[str, Any], tokens: list[str]) -> "tokenizers
     built = Tokenizer(models.BPE(**_vocabulary(fields, tokens), ignore_merges=rule == "llama-bpe"))
     if rule == "qwen2":
         built.normalizer = normalizers.NFC()
-    built.pre_tokenizer = _pre_tokenizer(rule)
+    built.pre_tokenizer = pre_tokenizer(rule)
     built.decoder = decoders.ByteLevel()
     _add_begin_token(built, fields, tokens)
     types = fields.get("token_type", [])
@@ -178,7 +191,8 @@ def _vocabulary(fields: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
     return {"vocab": vocab, "merges": merges}
 
 
-def _pre_tokenizer(rule: str) -> "tokenizers.pre_tokenizers.PreTokenizer":
+def pre_tokenizer(rule: str) -> "tokenizers.pre_tokenizers.PreTokenizer":
+    """How text is parted before byte pairs are merged, by the name that GGUF files give to the rule."""
     from tokenizers import Regex
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
 
@@ -237,7 +251,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
+def quiet_import() -> Iterator[None]:
     """Keeps transformers from advising, when first imported, to install torch: tokenizers need none."""
     name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
     before = os.environ.get(name)

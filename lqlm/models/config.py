@@ -200,11 +200,89 @@ def _check(config: Mapping[str, Any], cfg: ModelConfig) -> None:
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         raise UserError(f"config: hidden_act {activation!r} is not supported; only silu")
-    if config.get("quantization_config") is not None:
-        raise UserError("config: quantization_config: the weights are already quantized; use the unquantized model")
+    _check_quantization(config.get("quantization_config"))
     if config.get("mlp_bias", False):
         raise UserError("config: mlp_bias true is not supported; use a model without biases in its feed-forward layers")
     if cfg.heads % cfg.kv_heads:
         raise UserError(f"config: {cfg.heads} attention heads cannot share {cfg.kv_heads} key/value heads evenly")
     if cfg.head_dim % 2:
         raise UserError(f"config: head_dim {cfg.head_dim} is odd; the rotation needs pairs")
+
+
+def _check_quantization(found: Any) -> None:
+    """Of quantized checkpoints only lqlm's own and those of bitsandbytes in 4 bits are read."""
+    settings = found if isinstance(found, Mapping) else {}
+    if found is None or settings.get("quant_method") == "lqlm":
+        return
+    if settings.get("load_in_8bit") or settings.get("_load_in_8bit"):
+        raise UserError("config: quantization_config: LLM.int8 weights are not read; use the 16-bit or a 4-bit model")
+    four_bit = settings.get("load_in_4bit", settings.get("_load_in_4bit"))
+    if settings.get("quant_method", "bitsandbytes") != "bitsandbytes" or four_bit is not True:
+        method = settings.get("quant_method", "unknown")
+        raise UserError(
+            f"config: quantization_config: weights quantized by {method!r} are not read; use the unquantized model, or "
+            "one that bitsandbytes holds in 4 bits"
+        )
+
+
+_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "mistral": "MistralForCausalLM",
+}
+
+
+def config_to_hf(cfg: ModelConfig) -> dict[str, Any]:
+    """Writes a Hugging Face config; the inverse of :func:`config_from_hf`.
+
+    Args:
+      cfg: the model's shape.
+
+    Returns:
+      What ``config.json`` holds, in the older spelling of the rotary settings, which every transformers reads.
+
+    Raises:
+      UserError: for biases or a window that transformers' model of this family does not have.
+    """
+    if cfg.family == "mistral" and cfg.qkv_bias:
+        raise UserError("config: qkv_bias: transformers' mistral has no biases; use family qwen2 or llama")
+    if cfg.family == "llama" and cfg.sliding_window is not None:
+        raise UserError("config: sliding_window: transformers' llama has none; use family mistral")
+    found = {
+        "architectures": [_ARCHITECTURES[cfg.family]],
+        "model_type": cfg.family,
+        "vocab_size": cfg.vocab_size,
+        "hidden_size": cfg.width,
+        "intermediate_size": cfg.ffn,
+        "num_hidden_layers": cfg.layers,
+        "num_attention_heads": cfg.heads,
+        "num_key_value_heads": cfg.kv_heads,
+        "head_dim": cfg.head_dim,
+        "hidden_act": "silu",
+        "rope_theta": cfg.rope_theta,
+        "rope_scaling": _rope_to_hf(cfg.rope_scaling),
+        "rms_norm_eps": cfg.norm_eps,
+        "tie_word_embeddings": cfg.tied,
+        "max_position_embeddings": cfg.max_positions,
+        **_window_to_hf(cfg),
+    }
+    return found if cfg.family in ("qwen2", "mistral") else {**found, "attention_bias": cfg.qkv_bias}
+
+
+def _rope_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    found = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "llama3":
+        found |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
+        found |= {"original_max_position_embeddings": scaling.original_max_positions}
+    return found
+
+
+def _window_to_hf(cfg: ModelConfig) -> dict[str, Any]:
+    if cfg.family == "mistral":
+        return {"sliding_window": cfg.sliding_window}
+    if cfg.family == "llama" or cfg.sliding_window is None:
+        return {}
+    return {"use_sliding_window": True, "sliding_window": cfg.sliding_window, "max_window_layers": 0}

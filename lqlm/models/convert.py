@@ -5,15 +5,17 @@ every array has a leading axis L, linear maps are ``[L, in, out]`` or a QTensor 
 :func:`layer_tensors`.
 """
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lqlm.adapters.lora import LINEARS
+from lqlm.adapters.configs import LINEARS
 from lqlm.errors import UserError
 from lqlm.models.config import ModelConfig
+from lqlm.quant.mixed import MixedStack, mixed_stack
 from lqlm.quant.qtensor import QTensor, QuantConfig, check_finite, quantize
 from lqlm.types import Array, PyTree
 
@@ -63,6 +65,7 @@ def from_hf_tensors(
     quant: QuantConfig | None,
     dtype: str,
     describe: Callable[[str], str] = "tensor {}".format,
+    packed: Callable[[str], QTensor | Array | None] | None = None,
 ) -> PyTree:
     """Builds the base tree, one linear map of one layer at a time.
 
@@ -75,6 +78,9 @@ def from_hf_tensors(
       quant: how the linear maps of the layers are quantized; None keeps them dense.
       dtype: ``float32`` or ``bfloat16``, of everything dense, and into which quantized weights are dequantized.
       describe: says where a tensor lies, for messages.
+      packed: gives the weight of a linear map that the checkpoint holds quantized (or dense in a dtype to be kept), as
+        ``[in, out]``, and None for one that it holds dense; such a checkpoint goes with ``quant`` None.  The layers of
+        one linear map may differ.
 
     Returns:
       The base tree.
@@ -91,10 +97,17 @@ def from_hf_tensors(
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return _read(get, name, shape, describe)
 
+    def stack(key: str, name: str, shape: tuple[int, ...]) -> PyTree:
+        names = [f"model.layers.{i}.{name}" for i in range(cfg.layers)]
+        given = [packed(each) for each in names] if packed is not None and key in LINEARS else []
+        if any(q is not None for q in given):
+            return _given(given, read, names, shape, describe, dtype)
+        return _stack(read, key, names, shape, quant, dtype)
+
     base: dict[str, PyTree] = {
         "embed": _dense(read("model.embed_tokens.weight", (cfg.vocab_size, cfg.width)), dtype),
         "norm": _dense(read("model.norm.weight", (cfg.width,)), dtype),
-        "layers": {key: _stack(read, key, *table[key], cfg.layers, quant, dtype) for key in table},
+        "layers": {key: stack(key, *table[key]) for key in table},
     }
     if not cfg.tied:
         base["head"] = _dense(read("lm_head.weight", (cfg.vocab_size, cfg.width)).T, dtype)
@@ -137,14 +150,37 @@ def _dense(array: np.ndarray, dtype: str) -> Array:
 
 
 def _stack(
-    read: Read, key: str, name: str, shape: tuple[int, ...], layers: int, quant: QuantConfig | None, dtype: str
+    read: Read, key: str, names: list[str], shape: tuple[int, ...], quant: QuantConfig | None, dtype: str
 ) -> Array | QTensor:
     """One tensor of every layer, linear maps turned to ``[in, out]``."""
-    names = [f"model.layers.{i}.{name}" for i in range(layers)]
     if quant is not None and key in LINEARS:
         each = [quantize(jnp.asarray(read(name, shape)).T, quant, jnp.dtype(dtype)) for name in names]
         return jax.tree.map(lambda *parts: jnp.stack(parts), *each)
-    stacked = np.empty((layers, *reversed(shape)), jnp.dtype(dtype))
+    stacked = np.empty((len(names), *reversed(shape)), jnp.dtype(dtype))
     for layer, name in enumerate(names):
         stacked[layer] = read(name, shape).T
     return jnp.asarray(stacked)
+
+
+def _given(
+    given: Sequence[QTensor | Array | None],
+    read: Read,
+    names: list[str],
+    shape: tuple[int, ...],
+    describe: Callable[[str], str],
+    dtype: str,
+) -> MixedStack | QTensor | Array:
+    """One linear map of every layer as the checkpoint holds it: quantized, or dense where ``given`` is None."""
+
+    def matrix(q: QTensor | Array | None, name: str) -> QTensor | Array:
+        if q is None:
+            return _dense(read(name, shape).T, dtype)
+        if q.shape != shape[::-1]:
+            found, needed = list(q.shape[::-1]), list(shape)
+            raise UserError(f"{describe(name)} is quantized from {found}; by its config the model needs {needed}")
+        if not isinstance(q, QTensor):
+            check_finite(describe(name), q)
+            return q
+        return dataclasses.replace(q, dtype=jnp.dtype(dtype))
+
+    return mixed_stack([matrix(q, name) for q, name in zip(given, names)])

@@ -4,7 +4,8 @@ import flax.linen as nn
 
 from lqlm.errors import UserError
 from lqlm.models.config import ModelConfig
-from lqlm.models.transformer import forward, logits
+from lqlm.models.remat import Remat
+from lqlm.models.transformer import bind, forward, logits
 from lqlm.types import Array
 
 
@@ -13,15 +14,15 @@ class Transformer(nn.Module):
 
     Two collections: ``base``, the frozen weights (dense or in 4 bits), and ``lora``, the adapters, the only one to
     differentiate; without it the module is the reference policy.  Weights come from :mod:`lqlm.io.load`, adapters from
-    :func:`lqlm.adapters.lora.init_lora`; ``init`` makes neither.
+    :func:`lqlm.adapters.init.init_adapters`; ``init`` makes neither.
 
     Attributes:
         cfg: the model's shape.
-        remat: recompute each layer in the backward pass.
+        remat: what is computed again in the backward pass, see :mod:`lqlm.models.remat`.
     """
 
     cfg: ModelConfig
-    remat: bool = False
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(self, tokens_BT: Array, mask_BT: Array) -> Array:
@@ -31,7 +32,7 @@ class Transformer(nn.Module):
             tokens_BT: int32.
             mask_BT: true at real tokens.
         """
-        base, adapters = self.variables.get("base"), self.variables.get("lora")
+        base, adapters = bind(self.variables.get("base"), self.variables.get("lora"))
         if base is None:
             raise UserError('Transformer: no collection "base"; call apply({"base": base}, ...) with loaded weights')
         key = self.make_rng("dropout") if self.has_rng("dropout") else None

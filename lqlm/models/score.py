@@ -2,7 +2,9 @@
 
 from lqlm.logprobs import chunked_token_logprobs
 from lqlm.models.config import ModelConfig
-from lqlm.models.transformer import forward_groups, logits
+from lqlm.models.groups import forward_groups
+from lqlm.models.remat import Remat
+from lqlm.models.transformer import bind, logits
 from lqlm.types import Array, Key, PyTree
 
 
@@ -19,7 +21,7 @@ def completion_logprobs(
     chunk: int = 1024,
     with_entropy: bool = False,
     dropout_key: Key | None = None,
-    remat: bool = False,
+    remat: Remat = "none",
 ) -> tuple[Array, Array | None]:
     """``log p(completion token | prompt, earlier tokens)`` of every token, each prompt computed once for its group.
 
@@ -35,11 +37,12 @@ def completion_logprobs(
         chunk: tokens whose logits are held at once.
         with_entropy: also return the entropy of each token's distribution.
         dropout_key: switches the adapters' dropout on.
-        remat: recompute each layer in the backward pass.
+        remat: what is computed again in the backward pass, see :mod:`lqlm.models.remat`.
 
     Returns:
         Float32 ``[B, G, C]`` log-probabilities (at padding: finite, and without meaning) and entropies or None.
     """
+    base, adapters = bind(base, adapters)
     hidden = forward_groups(
         base,
         adapters,

@@ -1,14 +1,16 @@
-"""The optimizer of a run: clip by the global norm, then AdamW, paged or not."""
+"""The optimizer of a run: clip by the global norm, then AdamW with moments of 32 or 8 bits, paged or not."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lqlm.errors import UserError
+from lqlm.optim.adam8 import adamw8bit
 from lqlm.optim.paged import paged
+from lqlm.optim.precision import in_float32
 from lqlm.trees import global_norm
 from lqlm.types import Array, PyTree
 
@@ -26,12 +28,20 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0  # of the gradient of all adapters together; None does not clip
-    paged: bool = True  # moments in host memory
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # moments in float32, or in 8 bits (arXiv:2110.02861)
+    paging: Literal["none", "whole", "leaf", "slice"] = "leaf"  # moments in host memory; what of them comes in at once
+    offload: float = 1.0  # share of the moments' bytes that is kept in host memory, where they are paged
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before anything is compiled."""
         if self.schedule not in ("constant", "linear", "cosine"):
             raise UserError(f"OptimConfig: unknown schedule {self.schedule!r}: use 'constant', 'linear' or 'cosine'")
+        if self.optimizer not in ("adamw", "adamw8bit"):
+            raise UserError(f"OptimConfig: unknown optimizer {self.optimizer!r}: use 'adamw' or 'adamw8bit'")
+        if self.paging not in ("none", "whole", "leaf", "slice"):
+            raise UserError(f"OptimConfig: unknown paging {self.paging!r}: use 'none', 'whole', 'leaf' or 'slice'")
+        if not 0 <= self.offload <= 1:
+            raise UserError(f"OptimConfig: offload {self.offload}: take a share from 0 to 1")
         if self.schedule != "constant" and self.total_steps and self.total_steps <= self.warmup_steps:
             raise UserError(
                 f"OptimConfig: schedule {self.schedule!r} with total_steps {self.total_steps} and "
@@ -95,27 +105,17 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Let ``inner`` see parameters and gradients in float32, and so keep its state in it, whatever their dtype.
-
-    Adam's second moment cannot live in bfloat16: with b2 = 0.999 an update changes it by less than a rounding step.
-    Nothing changes for parameters in float32.
+def make_adam(cfg: OptimConfig) -> optax.GradientTransformationExtraArgs:
+    """AdamW with the schedule, in float32 whatever the parameters' dtype, its moments on the device.
 
     Args:
-      inner: the transformation to wrap.
+      cfg: the constants of the optimizer.
 
     Returns:
-      An optax transformation with the state of ``inner``, whose updates are float32.
+      An optax transformation.
     """
-    inner = optax.with_extra_args_support(inner)
-
-    def wide(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
-
-    def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra_args: Any) -> tuple[PyTree, PyTree]:
-        return inner.update(wide(updates), state, None if params is None else wide(params), **extra_args)
-
-    return optax.GradientTransformationExtraArgs(lambda params: inner.init(wide(params)), update)
+    build = adamw8bit if cfg.optimizer == "adamw8bit" else optax.adamw
+    return in_float32(build(make_schedule(cfg), b1=cfg.b1, b2=cfg.b2, eps=cfg.eps, weight_decay=cfg.weight_decay))
 
 
 def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformationExtraArgs:
@@ -127,7 +127,7 @@ def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformationExtraArgs:
     Returns:
       An optax transformation.
     """
-    adam = in_float32(optax.adamw(make_schedule(cfg), b1=cfg.b1, b2=cfg.b2, eps=cfg.eps, weight_decay=cfg.weight_decay))
-    last = paged(adam) if cfg.paged else adam
+    adam = make_adam(cfg)
+    last = adam if cfg.paging == "none" else paged(adam, mode=cfg.paging, offload=cfg.offload)
     clip = optax.identity() if cfg.clip_norm is None else clip_by_global_norm(cfg.clip_norm)
     return optax.with_extra_args_support(optax.chain(clip, last))

@@ -1,17 +1,20 @@
-"""4-bit weights: codebooks, blockwise and double quantization, the quantized matrix and its matmul."""
+"""Weights in few bits: codebooks, blockwise and double quantization, the quantized matrix and its matmul."""
 
-from lqlm.quant.blockwise import dequantize_blockwise, pack_nibbles, quantize_blockwise, unpack_nibbles
+from lqlm.quant.blockwise import dequantize_blockwise, quantize_blockwise
 from lqlm.quant.bnb import from_bnb, to_bnb
-from lqlm.quant.codebooks import NF4, dynamic_map, thresholds
+from lqlm.quant.codebooks import CODEBOOKS, NF4, bits_of, dynamic_map, normal_map, thresholds
 from lqlm.quant.double import DoubleQuantized, double_quantize, undo_double
 from lqlm.quant.matmul import matmul
+from lqlm.quant.packing import pack, unpack
 from lqlm.quant.qtensor import QTensor, QuantConfig, bits_per_parameter, check_finite, dequantize, quantize
 
 __all__ = [
+    "CODEBOOKS",
     "NF4",
     "DoubleQuantized",
     "QTensor",
     "QuantConfig",
+    "bits_of",
     "bits_per_parameter",
     "check_finite",
     "dequantize",
@@ -20,11 +23,12 @@ __all__ = [
     "dynamic_map",
     "from_bnb",
     "matmul",
-    "pack_nibbles",
+    "normal_map",
+    "pack",
     "quantize",
     "quantize_blockwise",
     "thresholds",
     "to_bnb",
     "undo_double",
-    "unpack_nibbles",
+    "unpack",
 ]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lqlm.quant.blockwise import nearest_code, reciprocal
-from lqlm.quant.codebooks import dynamic_map, thresholds
+from lqlm.quant.codebooks import dynamic_map
 from lqlm.types import Array
 
 LARGEST = np.finfo(np.float32).max
@@ -71,7 +71,7 @@ def double_quantize(absmax: Array, block: int = 256) -> DoubleQuantized:
     offset = _mean(absmax)
     rest = _in_blocks(absmax - offset, block)
     tops = jnp.max(jnp.abs(rest), axis=1)
-    codes = nearest_code(rest * reciprocal(tops)[:, None], thresholds(dynamic_map()))
+    codes = nearest_code(rest * reciprocal(tops)[:, None], dynamic_map())
     return DoubleQuantized(codes.reshape(-1)[: absmax.size], tops, offset, block)
 
 

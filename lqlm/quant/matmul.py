@@ -1,17 +1,20 @@
-"""Multiplication by a weight that may be held in 4 bits."""
+"""Multiplication by a weight that may be quantized, layer by layer in a format of its own."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from lqlm.order import after
+from lqlm.quant.mixed import MixedLayer, choose
 from lqlm.quant.qtensor import QTensor, dequantize
-from lqlm.types import Array
+from lqlm.types import Array, PyTree
 
 
-def matmul(x: Array, w: QTensor | Array) -> Array:
+def matmul(x: Array, w: QTensor | MixedLayer | Array) -> Array:
     """``x @ w`` in the dtype of ``x``, with sums in float32.
 
-    For a :class:`QTensor`, ``y = x dequant(w)`` and ``dx = dy dequant(w)^T``, dequantized again in the backward pass:
+    For a quantized ``w``, ``y = x dequant(w)`` and ``dx = dy dequant(w)^T``, dequantized again in the backward pass:
     what is kept between the passes are the codes, and ``w`` gets no gradient.  Dettmers et al. 2023,
     https://arxiv.org/abs/2305.14314, equation 5.
 
@@ -22,13 +25,22 @@ def matmul(x: Array, w: QTensor | Array) -> Array:
     Returns:
         The dtype of ``x``, [..., out].
     """
-    return _quantized(x, w) if isinstance(w, QTensor) else _contract(x, w.astype(x.dtype), 0)
+    return _frozen(x, w) if isinstance(w, QTensor | MixedLayer) else _contract(x, w.astype(x.dtype), 0)
 
 
 def _contract(x: Array, w: Array, axis: int) -> Array:
     """Sum over the last axis of ``x`` and the given one of ``w``."""
     dims = (((x.ndim - 1,), (axis,)), ((), ()))
     return jax.lax.dot_general(x, w, dims, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _product(w: QTensor | Array, x: Array, axis: int) -> Array:
+    return _contract(x, dequantize(_after(w, x), x.dtype) if isinstance(w, QTensor) else w.astype(x.dtype), axis)
+
+
+def _either(w: QTensor | MixedLayer, x: Array, axis: int) -> Array:
+    product = functools.partial(_product, axis=axis)
+    return choose(w, product, x) if isinstance(w, MixedLayer) else product(w, x)
 
 
 def _after(w: QTensor, x: Array) -> QTensor:
@@ -48,16 +60,16 @@ def _codes_after_any(size: int, batched: list[bool], codes: Array, x: Array) -> 
 
 
 @jax.custom_vjp
-def _quantized(x: Array, w: QTensor) -> Array:
-    return _contract(x, dequantize(_after(w, x), x.dtype), 0)
+def _frozen(x: Array, w: PyTree) -> Array:
+    return _either(w, x, 0)
 
 
-def _forward(x: Array, w: QTensor) -> tuple[Array, QTensor]:
-    return _quantized(x, w), w
+def _forward(x: Array, w: PyTree) -> tuple[Array, PyTree]:
+    return _frozen(x, w), w
 
 
-def _backward(w: QTensor, dy: Array) -> tuple[Array, None]:
-    return _contract(dy, dequantize(_after(w, dy), dy.dtype), 1), None
+def _backward(w: PyTree, dy: Array) -> tuple[Array, None]:
+    return _either(w, dy, 1), None
 
 
-_quantized.defvjp(_forward, _backward)
+_frozen.defvjp(_forward, _backward)

@@ -1,10 +1,10 @@
-"""A weight matrix in 4 bits: quantize, dequantize, and exchange with bitsandbytes.
+"""A weight matrix in 2 to 8 bits: quantize and dequantize.
 
 Weights are ``[in, out]`` here and ``[out, in]`` in bitsandbytes, which cuts the flattened matrix into blocks: they run
 along ``in``.  Two layouts hold the same numbers:
 
-* *rows* (``in`` divisible by the block): byte ``(i, o)`` holds codes ``(2i, o)`` and ``(2i + 1, o)``, so that
-  dequantization is elementwise in the order in which the matrix lies in memory;
+* *rows* (``in`` divisible by the block): codes are packed along ``in`` (of 4 bits, byte ``(i, o)`` holds codes
+  ``(2i, o)`` and ``(2i + 1, o)``), so that dequantization is elementwise in the order in which the matrix lies;
 * *flat* (any other ``in``): bitsandbytes' bytes as they are; dequantization transposes.
 """
 
@@ -18,58 +18,62 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from lqlm.errors import UserError
-from lqlm.quant.blockwise import (
-    dequantize_blockwise,
-    nearest_code,
-    pack_nibbles,
-    quantize_blockwise,
-    reciprocal,
-    unpack_nibbles,
-)
-from lqlm.quant.codebooks import NF4, thresholds
+from lqlm.quant.blockwise import code_of_zero, dequantize_blockwise, nearest_code, quantize_blockwise, reciprocal
+from lqlm.quant.codebooks import CODEBOOKS, Name, bits_of
 from lqlm.quant.double import DoubleQuantized, double_quantize, undo_double
+from lqlm.quant.packing import pack, unpack
 from lqlm.types import Array
-
-BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantConfig:
-    """How a weight is kept in 4 bits; the defaults are QLoRA's.
+    """How a weight is kept in few bits; the defaults are QLoRA's.
 
     Attributes:
-        codebook: "nf4", the only one so far.
-        block: weights that share one maximum.
+        codebook: "nf4", "fp4", "int4" (4 bits), "nf3", "nf2", or "dynamic8" (8 bits).
+        block: weights that share one maximum: 32 to 4096, a multiple of 32 (bitsandbytes knows the powers of two).
         double: keep the maxima in 8 bits too.
         double_block: maxima that share one second-level maximum.
     """
 
-    codebook: str = "nf4"
+    codebook: Name = "nf4"
     block: int = 64
     double: bool = True
     double_block: int = 256
 
     def __post_init__(self) -> None:
         """Reject what no reader of the file could undo."""
-        if self.codebook != "nf4":
-            raise UserError(f"quantization codebook {self.codebook!r} is unknown: use 'nf4'")
-        if self.block not in BLOCKS:
-            raise UserError(f"quantization block {self.block} is not supported: use one of {BLOCKS}")
+        if self.codebook not in CODEBOOKS:
+            raise UserError(f"quantization codebook {self.codebook!r} is unknown: use one of {', '.join(CODEBOOKS)}")
+        if not 32 <= self.block <= 4096 or self.block % 32:
+            raise UserError(f"quantization block {self.block} is not supported: use a multiple of 32 from 32 to 4096")
         if self.double_block < 1:
             raise UserError(f"quantization double_block {self.double_block} is not positive: use 256")
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code, its share of the maxima not counted."""
+        return bits_of(self.codebook)
+
+    @property
+    def values(self) -> np.ndarray:
+        """float32 [2**bits], the codebook."""
+        return CODEBOOKS[self.codebook]
 
 
 @flax.struct.dataclass
 class QTensor:
-    """A 4-bit matrix, or a stack of them whose every array carries the same leading axes (so that a scan slices it).
+    """A quantized matrix, or a stack whose every array carries the same leading axes (so that a scan slices it).
 
     Attributes:
-        codes: uint8 [..., in / 2, out] (rows) or [..., ceil(in * out / 2)] (flat).
+        codes: uint8 [..., in * bits / 8, out] (rows) or [..., in * out * bits / 8, rounded up] (flat).
         maxima: with double quantization a :class:`DoubleQuantized` of [..., in * out / block] numbers in bitsandbytes'
             order (blocks of output 0 first); else float32 [..., in / block, out] (rows) or [..., blocks] (flat).
         shape: (in, out) of one matrix (static).
         dtype: what :func:`dequantize` returns unless told otherwise (static).
         config: how it was quantized (static).
+        shift: None, or float32 [..., in / block, out] (rows only): a number per block, added to its values.  It is zero
+            at first; group-wise adapters (QA-LoRA, arXiv:2309.14717) merge into it without loss.
     """
 
     codes: Array
@@ -77,6 +81,7 @@ class QTensor:
     shape: tuple[int, int] = flax.struct.field(pytree_node=False)
     dtype: np.dtype = flax.struct.field(pytree_node=False)
     config: QuantConfig = flax.struct.field(pytree_node=False)
+    shift: Array | None = None
 
     @property
     def rows(self) -> bool:
@@ -113,7 +118,7 @@ def check_finite(name: str, array: Array | np.ndarray) -> None:
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
 def quantize(w: Array, config: QuantConfig = QuantConfig(), dtype: jnp.dtype | None = None) -> QTensor:
-    """Quantize matrices to 4 bits, bit for bit as bitsandbytes quantizes their transposes.
+    """Quantize matrices, in NF4 and FP4 bit for bit as bitsandbytes quantizes their transposes.
 
     Args:
         w: floating [..., in, out]; each matrix of a stack is quantized on its own.
@@ -134,19 +139,20 @@ def quantize(w: Array, config: QuantConfig = QuantConfig(), dtype: jnp.dtype | N
 def _quantize_rows(w: Array, config: QuantConfig) -> tuple[Array, Array | DoubleQuantized]:
     blocks = w.astype(jnp.float32).reshape(-1, config.block, w.shape[1])
     absmax = jnp.max(jnp.abs(blocks), axis=1)
-    codes = nearest_code(blocks * reciprocal(absmax)[:, None], thresholds(NF4)).reshape(-1, 2, w.shape[1])
-    packed = (codes[:, 0] << jnp.uint8(4)) | codes[:, 1]
+    codes = nearest_code(blocks * reciprocal(absmax)[:, None], config.values).reshape(w.shape)
+    packed = pack(codes, config.bits)
     return packed, double_quantize(absmax.T.reshape(-1), config.double_block) if config.double else absmax
 
 
 def _quantize_flat(w: Array, config: QuantConfig) -> tuple[Array, Array | DoubleQuantized]:
-    codes, absmax = quantize_blockwise(w.T, NF4, config.block)
-    return pack_nibbles(codes), double_quantize(absmax, config.double_block) if config.double else absmax
+    codes, absmax = quantize_blockwise(w.T, config.values, config.block)
+    packed = pack(codes, config.bits, code_of_zero(config.values))
+    return packed, double_quantize(absmax, config.double_block) if config.double else absmax
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
 def dequantize(q: QTensor, dtype: jnp.dtype | None = None) -> Array:
-    """Rebuild the matrices: ``NF4[code] * absmax`` in float32, then one cast.
+    """Rebuild the matrices: ``codebook[code] * absmax (+ shift)`` in float32, then one cast.
 
     The bits equal bitsandbytes' when the result leaves the compiled function; a float32 sum that directly follows
     inside it may be fused with the product.
@@ -164,18 +170,28 @@ def dequantize(q: QTensor, dtype: jnp.dtype | None = None) -> Array:
     return one(q)
 
 
-def _pair_table() -> Array:
-    """float32 [512]: for each byte the value of its high half, then for each byte the value of its low half."""
-    byte = np.arange(256)
-    return jnp.asarray(np.concatenate([NF4[byte >> 4], NF4[byte & 15]]))
-
-
 def _dequantize_rows(q: QTensor, dtype: np.dtype) -> Array:
+    blocks = _values_of_rows(q).reshape(-1, q.config.block, q.shape[1]) * _maxima_of_rows(q)[:, None]
+    if q.shift is not None:
+        blocks = blocks + q.shift[:, None]
+    return blocks.reshape(q.shape).astype(dtype)
+
+
+def _values_of_rows(q: QTensor) -> Array:
+    """float32 [in, out] within [-1, 1]: what the codes stand for."""
+    if q.config.bits == 3:
+        codes = unpack(q.codes, 3, q.shape[0])
+        return jnp.asarray(q.config.values).at[codes.astype(jnp.int32)].get(mode="promise_in_bounds")
     # One lookup per value in a table indexed by the whole byte: no shifts, and faster on the CPU than 16 entries.
-    index = q.codes.astype(jnp.int32)[:, None] + jnp.array([0, 256], jnp.int32)[None, :, None]
-    values = _pair_table().at[index].get(mode="promise_in_bounds")
-    blocks = values.reshape(-1, q.config.block, q.shape[1])
-    return (blocks * _maxima_of_rows(q)[:, None]).reshape(q.shape).astype(dtype)
+    table = _byte_table(q.config)
+    index = q.codes.astype(jnp.int32)[:, None] + np.arange(0, table.size, 256, dtype=np.int32)[None, :, None]
+    return jnp.asarray(table).at[index].get(mode="promise_in_bounds").reshape(q.shape)
+
+
+def _byte_table(config: QuantConfig) -> np.ndarray:
+    """float32 [256 * 8 / bits]: for each byte the value of its first code, then for each that of its second, ..."""
+    shifts = np.arange(8 - config.bits, -1, -config.bits)
+    return config.values[(np.arange(256) >> shifts[:, None]) & (2**config.bits - 1)].reshape(-1)
 
 
 def _maxima_of_rows(q: QTensor) -> Array:
@@ -189,9 +205,11 @@ def _maxima_of_rows(q: QTensor) -> Array:
 
 
 def _dequantize_flat(q: QTensor, dtype: np.dtype) -> Array:
+    if q.shift is not None:
+        raise ValueError(f"shift needs blocks that divide the inputs: {q.shape[0]} inputs, blocks of {q.config.block}")
     absmax = undo_double(q.maxima) if isinstance(q.maxima, DoubleQuantized) else q.maxima
-    codes = unpack_nibbles(q.codes, q.shape[0] * q.shape[1])
-    return dequantize_blockwise(codes, absmax, NF4, q.config.block, dtype).reshape(q.shape[::-1]).T
+    codes = unpack(q.codes, q.config.bits, q.shape[0] * q.shape[1])
+    return dequantize_blockwise(codes, absmax, q.config.values, q.config.block, dtype).reshape(q.shape[::-1]).T
 
 
 def bits_per_parameter(q: QTensor) -> float:

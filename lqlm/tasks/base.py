@@ -12,8 +12,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from typing import TypeVar
 
 from lqlm.errors import UserError
+
+T = TypeVar("T")
 
 _MINUS = "-\u2212\u2013\ufe63\uff0d"  # ASCII, minus sign, en dash, and the small and full-width hyphens
 _CURRENCY = "$€£¥₹"
@@ -205,7 +208,7 @@ def _order(n: int, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(sorted(range(n), key=key))
 
 
-def batch_at(items: Sequence[Item], step: int, size: int, seed: int) -> list[Item]:
+def batch_at(items: Sequence[T], step: int, size: int, seed: int) -> list[T]:
     """The items of one step, a pure function of (seed, step): a resumed run sees what an uninterrupted one sees.
 
     The epochs' permutations (one for each seed and epoch) are laid end to end and cut into batches, so every item

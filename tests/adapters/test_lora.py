@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lqlm.adapters.lora import LINEARS, Lora, LoraConfig, apply_lora, init_lora, merge, target_names
+from lqlm.adapters.configs import LINEARS, LoraConfig, target_names
+from lqlm.adapters.init import init_lora
+from lqlm.adapters.lora import Lora, apply_lora
+from lqlm.adapters.merge import merge
 from lqlm.errors import UserError
 from lqlm.models.transformer import forward
 from lqlm.quant.qtensor import QTensor, QuantConfig, dequantize
@@ -87,7 +90,7 @@ def test_rank_dropout_scaling_and_dtype_reach_the_adapters():
 @pytest.mark.parametrize("rank", [0, -1, 13])
 def test_rank_that_does_not_fit(rank):
     base = tiny_base(jax.random.key(0), CFG)
-    with pytest.raises(UserError, match=f"rank {rank} does not fit a 16 x 12 layer; choose 1 to 12"):
+    with pytest.raises(UserError, match=f"rank {rank} does not fit k_proj, 16 x 12; choose 1 to 12"):
         init_lora(jax.random.key(0), base, LoraConfig(rank=rank, targets=("k_proj",)))
 
 

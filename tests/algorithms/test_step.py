@@ -8,9 +8,10 @@ import optax
 import pytest
 
 from lqlm import logprobs
+from lqlm.algorithms import step as step_module
 from lqlm.algorithms.advantages import group_advantages
-from lqlm.algorithms.grpo import GRPOConfig
-from lqlm.algorithms.step import GRPOBatch, init_state, make_update
+from lqlm.algorithms.grpo import GRPOBatch, GRPOConfig, grpo_objective
+from lqlm.algorithms.step import Objective, init_state
 from lqlm.errors import UserError
 from lqlm.optim.paged import paged
 from lqlm.trees import global_norm
@@ -27,6 +28,10 @@ OPTIMIZERS = {
     "paged": optax.chain(optax.clip_by_global_norm(1.0), paged(optax.adamw(1e-2), min_size=1)),
 }
 BY_OPTIMIZER = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def make_update(score, optimizer, cfg, *, micro_batches=1):
+    return step_module.make_update(grpo_objective(score, cfg), optimizer, micro_batches=micro_batches)
 
 
 def score(adapters, base, batch, key):
@@ -238,3 +243,22 @@ def test_reward_rises():
         )
         state, _ = step(state, base, fresh, None)
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.3
+
+
+def scaled_squares(adapters, base, part, key):
+    """A loss of a batch ``(x_B, weights_B, factor)``: nothing of it is GRPO's."""
+    x, weights, factor = part
+    value = factor * jnp.sum(weights * jnp.square(adapters["a"] - x))
+    return value, {"n": jnp.float32(len(x)), "factor": factor}
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+def test_any_objective_gets_parts_of_arrays_and_whole_scalars(micro_batches):
+    x, factor = jnp.arange(8.0), jnp.float32(3.0)
+    objective = Objective(scaled_squares, lambda batch: (batch, batch / jnp.sum(batch), factor), lambda sums: sums)
+    update = step_module.make_update(objective, optax.sgd(1.0), micro_batches=micro_batches)
+    state, metrics = update(init_state({"a": jnp.float32(1.0)}, optax.sgd(1.0)), {}, x, None)
+    weights = np.arange(8.0) / 28
+    np.testing.assert_allclose(metrics["loss"], 3 * (weights * (1 - np.arange(8.0)) ** 2).sum(), rtol=1e-6)
+    np.testing.assert_allclose(1 - state.adapters["a"], (6 * weights * (1 - np.arange(8.0))).sum(), rtol=1e-6)
+    assert (float(metrics["n"]), float(metrics["factor"])) == (8.0, 3.0 * micro_batches)  # sums over the parts

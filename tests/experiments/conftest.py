@@ -12,14 +12,14 @@ import absl.logging
 import pytest
 from absl import flags
 
-from experiments import command, grpo
+from experiments import command
 from experiments.finish import finish
+from experiments.grpo import __main__ as grpo
+from experiments.grpo.algorithm import GRPO
 from experiments.loop import train
 from experiments.run import open_run
-from experiments.settings import GRPOExperiment
-from experiments.setup import build
 from experiments.workdir import claim
-from tests.experiments.tiny_model import save_model
+from tests.experiments.tiny_model import save_model, save_records
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CONFIG = "tests/experiments/tiny_config.py"
@@ -50,9 +50,15 @@ def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
-def run_all(settings):
-    """What experiments.grpo does, without its flags; returns the run and the final state."""
-    with claim(settings) as workdir, open_run(build(settings), workdir) as run:
+@pytest.fixture(scope="session")
+def records(tmp_path_factory):
+    """A file of forty short prompts with completions."""
+    return save_records(tmp_path_factory.mktemp("data") / "sums.jsonl")
+
+
+def run_all(settings, algorithm=GRPO):
+    """What a command does, without its flags; returns the run and the final state."""
+    with claim(settings) as workdir, open_run(algorithm, algorithm.build(settings), workdir) as run:
         state = train(run)
         finish(run, state)
         return run, state
@@ -76,14 +82,14 @@ def cli(monkeypatch, capfd, logging_kept, model):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)  # conftest has set one
 
-    def call(*arguments, config=f"{CONFIG}:{model}"):
+    def call(*arguments, config=f"{CONFIG}:{model}", module=grpo):
         given = [f"--config={config}"] if config else []
-        monkeypatch.setattr(sys, "argv", ["grpo", *given, *arguments])
+        monkeypatch.setattr(sys, "argv", ["command", *given, *arguments])
         before = set(flags.FLAGS)
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:
-                command.run(grpo.main, GRPOExperiment, grpo.__doc__, "configs/grpo_smollm2_arithmetic.py")
+                command.run(module.main, module.ALGORITHM.settings, module.__doc__, module.DEFAULT)
         finally:
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
@@ -94,12 +100,12 @@ def cli(monkeypatch, capfd, logging_kept, model):
     return call
 
 
-def process(*arguments, **environment):
+def process(*arguments, module="experiments.grpo", **environment):
     """The command line of a real process, and its environment."""
-    line = [sys.executable, "-m", "experiments.grpo", f"--cache={ROOT / '.cache' / 'jax'}", *map(str, arguments)]
+    line = [sys.executable, "-m", module, f"--cache={ROOT / '.cache' / 'jax'}", *map(str, arguments)]
     return {"args": line, "cwd": ROOT, "env": os.environ | environment, "text": True}
 
 
-def run_process(*arguments, **environment):
-    ended = subprocess.run(**process(*arguments, **environment), capture_output=True, timeout=300)
+def run_process(*arguments, module="experiments.grpo", **environment):
+    ended = subprocess.run(**process(*arguments, module=module, **environment), capture_output=True, timeout=300)
     return Ended(ended.returncode, ended.stdout, ended.stderr)

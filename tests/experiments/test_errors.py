@@ -1,5 +1,6 @@
 """Whatever a person can get wrong ends in one line that names cause and cure, status 2, and nothing saved is lost."""
 
+import dataclasses
 import json
 import pathlib
 import resource
@@ -10,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import loop
-from experiments.setup import build
+from experiments.grpo import __main__ as grpo
+from experiments.grpo.setup import build
 from experiments.workdir import claim
 from lqlm.errors import UserError
 from lqlm.io.checkpoint import Checkpoints
@@ -41,7 +42,7 @@ COMMAND_LINES = {
     "long tuple": (["--config.task.operands=1,2,3"], ["config.task.operands", "tuple[int, int] or None"]),
     "unknown choice": (["--config.run.scale=foo"], ["config.run.scale", "'group', 'none'"]),
     "unknown dtype": (["--config.model.dtype=int8"], ["config.model.dtype", "bfloat16"]),
-    "unknown adapter dtype": (["--config.lora.dtype=int8"], ["lora.dtype", "bfloat16"]),
+    "unknown adapter dtype": (["--config.adapter.dtype=int8"], ["lora.dtype", "bfloat16"]),
     "unknown codebook": (["--config.model.quant.codebook=fp5"], ["fp5", "nf4"]),
     "no steps": (["--config.run.steps=-3"], ["run.steps is -3", "1 or more"]),
     "no checkpoints": (["--config.run.checkpoint_every=0"], ["run.checkpoint_every is 0", "1 or more"]),
@@ -51,7 +52,7 @@ COMMAND_LINES = {
     "unknown flag": (["--seed=1"], ["'seed'", "--help"]),
     "no flag": (["steps=3"], ["'steps=3'", "--config.key=value"]),
     "other kind": (["--config.task.kind=chess"], ["config.task.kind is 'chess'", "arithmetic, gsm8k, gym"]),
-    "hits nothing": (["--config.lora.targets=query"], ["'query'", "hits no linear layer"]),
+    "hits nothing": (["--config.adapter.targets=query"], ["'query'", "hits no linear layer"]),
     "no such model": (["--config.model.source=no/such/model"], ["no/such/model", "no such file or directory"]),
     "no such gguf": (["--config.model.source=model.gguf"], ["model.gguf", "no such file"]),
     "long prompt": (["--config.task.shots=6"], ["prompt tokens", "context of 64", "sampling.max_new_tokens"]),
@@ -246,7 +247,7 @@ def test_a_full_disk_costs_nothing_saved(go, tmp_path, monkeypatch, place, room)
     weights = (tmp_path / "work" / "adapter" / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(tmp_path / "work")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    real = loop.one_step
+    real = grpo.ALGORITHM.one_step
 
     def one_step(run, state, step):
         if step == 1:
@@ -254,7 +255,7 @@ def test_a_full_disk_costs_nothing_saved(go, tmp_path, monkeypatch, place, room)
         return real(run, state, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "one_step", one_step)
+        patch.setattr(grpo, "ALGORITHM", dataclasses.replace(grpo.ALGORITHM, one_step=one_step))
         if place == "metrics.jsonl":  # without this the events meet the limit first
             patch.setattr(MetricsWriter, "_tensorboard", lambda *_: None)
         try:

@@ -5,8 +5,9 @@ import shlex
 
 import pytest
 
+from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.help import _shown, field_docs
-from experiments.settings import GRPOExperiment, RunSettings
+from experiments.settings import LoopSettings
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.optim.chains import OptimConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
@@ -64,6 +65,9 @@ def test_the_documentation_of_a_field_is_found():
     assert field_docs(OptimConfig)["clip_norm"].startswith("of the gradient") and "b1" not in field_docs(OptimConfig)
     assert field_docs(GRPOConfig)["max_length"].startswith("tokens") and "reduction" not in field_docs(GRPOConfig)
     assert field_docs(GRPOExperiment) == {}
+    assert field_docs(LoopSettings)["steps"].startswith("steps in all") and "reward_timeout" not in field_docs(
+        LoopSettings
+    )
 
 
 def test_bad_input_beside_it_is_still_one_line(cli):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.configdict import from_config
-from experiments.settings import GRPOExperiment
-from experiments.setup import build
+from experiments.grpo.settings import GRPOExperiment
+from experiments.grpo.setup import build
 from lqlm.io.checkpoint import Checkpoints
 from lqlm.io.metrics import read_jsonl
 from tests.experiments.conftest import CONFIG, process, run_process

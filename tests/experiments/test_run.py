@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from experiments import loop
-from experiments.setup import build
+from experiments.grpo.setup import build
 from experiments.workdir import finished
 from lqlm.io.checkpoint import Checkpoints
 from lqlm.io.curves import PANELS

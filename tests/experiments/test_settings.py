@@ -9,22 +9,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import grpo
 from experiments.command import load_config
-from experiments.configdict import as_config, from_config
-from experiments.settings import GRPOExperiment, RewardSettings, RunSettings
-from experiments.setup import scheduled
-from lqlm.adapters.lora import LoraConfig, target_names
+from experiments.configdict import as_config, from_config, kind_of, kinds
+from experiments.grpo import __main__ as grpo
+from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.plan.settings import PlanSettings
+from experiments.quantize.settings import QuantizeExperiment
+from experiments.settings import Experiment, ModelSettings, scheduled
+from experiments.sft.settings import DataSettings, ScratchSettings, SFTExperiment
+from experiments.sft.settings import RunSettings as SFTRunSettings
+from lqlm.adapters.configs import (
+    FullConfig,
+    Ia3Config,
+    LoraConfig,
+    PrefixConfig,
+    PromptConfig,
+    target_names,
+)
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
-from lqlm.optim.chains import OptimConfig
+from lqlm.optim.chains import OptimConfig, make_optimizer
 from lqlm.rewards.combine import RewardSpec, bind
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.gym import GymConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+COMMANDS = {
+    "grpo": GRPOExperiment,
+    "sft": SFTExperiment,
+    "quantize": QuantizeExperiment,
+    "quantize --plan": PlanSettings,
+}
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 counts, names = st.integers(1, 1000), st.text("abcdefgh_", min_size=1, max_size=8)
@@ -51,7 +68,7 @@ experiments = st.builds(
     rewards=st.dictionaries(names, rewards, min_size=1, max_size=3),
     workdir=st.text(max_size=9),
     seed=st.integers(),
-    lora=st.builds(LoraConfig, rank=counts, alpha=st.floats(0, 99), targets=st.just(("q_proj", "[kv]_proj"))),
+    adapter=st.builds(LoraConfig, rank=counts, alpha=st.floats(0.1, 99), targets=st.just(("q_proj", "[kv]_proj"))),
     sampling=st.builds(SamplingConfig, max_new_tokens=counts, temperature=st.floats(0, 2)),
     grpo=st.builds(GRPOConfig, beta=st.floats(0, 1), max_length=st.none() | counts),
     optim=st.builds(
@@ -61,6 +78,37 @@ experiments = st.builds(
         RunSettings, steps=counts, merge=st.booleans(), prompt_buckets=st.lists(counts, max_size=3).map(tuple)
     ),
 )
+adapters = st.one_of(
+    st.builds(LoraConfig, rank=counts, dora=st.booleans(), rank_pattern=st.just((("q_proj", 3), ("v_proj", 5)))),
+    st.builds(Ia3Config),
+    st.builds(PromptConfig, tokens=counts),
+    st.builds(PrefixConfig, tokens=counts),
+)
+trainings = st.builds(
+    SFTExperiment,
+    model=st.builds(ModelSettings, quantize=st.booleans()),
+    adapter=adapters,
+    data=st.builds(DataSettings, source=st.text(max_size=9), limit=counts, data_files=st.just(("a", "b"))),
+    run=st.builds(SFTRunSettings, packing=st.booleans(), loss=st.sampled_from(["nll", "dft"]), patience=counts),
+) | st.builds(SFTExperiment, model=st.builds(ScratchSettings, layers=counts), adapter=st.builds(FullConfig))
+
+
+@given(trainings)
+def test_every_kind_of_section_to_a_config_and_back(settings):
+    back = from_config(SFTExperiment, as_config(settings))
+    assert back == settings
+    assert type(back.model) is type(settings.model) and type(back.adapter) is type(settings.adapter)
+
+
+@pytest.mark.parametrize(("cls", "kind"), [(Ia3Config, "ia3"), (ScratchSettings, "scratch"), (Gsm8kConfig, "gsm8k")])
+def test_the_names_of_kinds(cls, kind):
+    assert kind_of(cls) == kind
+
+
+def test_a_section_of_one_kind_has_none():
+    assert kinds(ModelSettings | ScratchSettings) == {"pretrained": ModelSettings, "scratch": ScratchSettings}
+    assert kinds(ModelSettings) == kinds(int | None) == {}
+    assert "kind" not in as_config(GRPOExperiment(task=ArithmeticConfig(), rewards={})).model
 
 
 @given(experiments)
@@ -77,9 +125,10 @@ def test_a_plain_dict_does_as_well(settings):
 def test_what_is_equal_has_equal_types():
     """``1 == 1.0 == True``: the round trip must not be fooled by it."""
     settings = from_config(OptimConfig, as_config(OptimConfig(learning_rate=1)))
-    assert type(settings.learning_rate) is float and type(settings.paged) is bool
-    with pytest.raises(UserError, match=r"config\.paged is 1; it must be of type bool"):
-        from_config(OptimConfig, {"paged": 1})
+    assert type(settings.learning_rate) is float
+    assert type(from_config(ModelSettings, as_config(ModelSettings())).quantize) is bool
+    with pytest.raises(UserError, match=r"config\.quantize is 1; it must be of type bool"):
+        from_config(ModelSettings, {"quantize": 1})
     with pytest.raises(UserError, match=r"config\.warmup_steps is True; it must be of type int"):
         from_config(OptimConfig, {"warmup_steps": True})
 
@@ -99,8 +148,8 @@ OVERRIDES = {
     "--noconfig.run.merge": ("run.merge", False),
     "--config.run.prompt_buckets=16,32": ("run.prompt_buckets", (16, 32)),
     "--config.run.prompt_buckets=()": ("run.prompt_buckets", ()),
-    "--config.lora.targets=q_proj": ("lora.targets", ("q_proj",)),
-    "--config.lora.targets=('q_proj', 'v_proj')": ("lora.targets", ("q_proj", "v_proj")),
+    "--config.adapter.targets=q_proj": ("adapter.targets", ("q_proj",)),
+    "--config.adapter.targets=('q_proj', 'v_proj')": ("adapter.targets", ("q_proj", "v_proj")),
     "--config.rewards.digits.weight=3": ("rewards.digits.weight", 3.0),
 }
 
@@ -129,29 +178,60 @@ def test_the_last_config_file_counts_and_both_spellings_do(cli, monkeypatch, mod
     assert seen[2].model.source == "smollm2-135m-instruct"  # the default
 
 
+def command_of(file):
+    """The command that a config's own documentation names, and its settings."""
+    doc = importlib.import_module(f"configs.{file.stem}").__doc__
+    name, config = re.search(r"python -m experiments\.(\w+(?: --plan)?)(?: --config configs/(\w+\.py))?", doc).groups()
+    assert config in (file.name, None)
+    return doc, COMMANDS[name]
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_a_committed_config(file):
     """It says how it is run and what to expect, makes valid settings, and needs no model for that."""
-    doc = importlib.import_module(f"configs.{file.stem}").__doc__
-    assert f"python -m experiments.grpo --config configs/{file.name}" in doc
+    doc, cls = command_of(file)
     assert re.search(r"minutes", doc, re.IGNORECASE) and re.search(r"expected", doc, re.IGNORECASE)
-    config = load_config(str(file))
-    settings = from_config(GRPOExperiment, config)
-    assert from_config(GRPOExperiment, as_config(settings)) == settings
-    assert scheduled(settings).total_steps == settings.run.steps * settings.run.updates
-    assert target_names(settings.lora.targets)
-    for name, reward in settings.rewards.items():
+    settings = from_config(cls, load_config(str(file)))
+    assert from_config(cls, as_config(settings)) == settings
+    assert not pathlib.Path(getattr(settings, "workdir", "")).is_absolute()
+    if isinstance(settings, Experiment):
+        updates = settings.run.steps * getattr(settings.run, "updates", 1)
+        assert scheduled(settings, updates).total_steps == updates
+        make_optimizer(scheduled(settings, updates))
+        assert target_names(getattr(settings.adapter, "targets", ("all-linear",)))
+    for name, reward in getattr(settings, "rewards", {}).items():
         bind(RewardSpec(name, reward.function, reward.weight, reward.params))
-    assert not pathlib.Path(settings.workdir).is_absolute()
 
 
 def test_the_workdirs_of_the_committed_configs_differ():
-    found = [load_config(str(file)).workdir for file in CONFIGS]
-    assert len(set(found)) == len(found) >= 2
+    configs = [load_config(str(file)) for file in CONFIGS]
+    found = [config.workdir for config in configs if "workdir" in config]
+    assert len(set(found)) == len(found) >= 4
 
 
 def test_every_key_of_the_settings_reaches_the_config():
-    settings = from_config(GRPOExperiment, load_config(str(CONFIGS[0])))
-    for section in ("model", "lora", "sampling", "grpo", "optim", "run"):
-        value = getattr(settings, section)
+    settings = from_config(GRPOExperiment, load_config("configs/grpo_smollm2_arithmetic.py"))
+    for section in ("model", "adapter", "sampling", "grpo", "optim", "run", "task"):
+        value, of_kinds = getattr(settings, section), section in ("adapter", "task")
         assert set(as_config(value)) == {field.name for field in dataclasses.fields(value)}
+        assert set(as_config(settings)[section]) == set(as_config(value)) | ({"kind"} if of_kinds else set())
+
+
+TASK = {"task": ArithmeticConfig(), "rewards": {}}
+REFUSED = {
+    "4-bit weights cannot be trained": (SFTExperiment, {"adapter": FullConfig()}, "model.quantize"),
+    "nothing to adapt": (SFTExperiment, {"model": ScratchSettings()}, "FullConfig"),
+    "a reference that moves": (
+        GRPOExperiment,
+        {"adapter": FullConfig(), "model": ModelSettings(quantize=False), **TASK},
+        "grpo.beta is 0.04",
+    ),
+    "a dtype that nothing computes in": (SFTExperiment, {"adapter": LoraConfig(dtype="float16")}, "adapter.dtype"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_sections_that_contradict_each_other(name):
+    cls, sections, word = REFUSED[name]
+    with pytest.raises(UserError, match=re.escape(word)):
+        cls(**sections)

@@ -1,20 +1,25 @@
-"""A random Llama of 2 layers as a Hugging Face directory, and the smallest run of GRPO on it."""
+"""A random Llama of 2 layers as a Hugging Face directory, and the smallest runs of GRPO and SFT on it."""
 
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from experiments.settings import GRPOExperiment, ModelSettings, RewardSettings, RunSettings
-from lqlm.adapters.lora import LoraConfig
+from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.settings import ModelSettings
+from experiments.sft.settings import DataSettings, ScratchSettings, SFTExperiment
+from experiments.sft.settings import RunSettings as SFTRunSettings
+from lqlm.adapters.configs import FullConfig, LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig
 from lqlm.tasks.arithmetic import ArithmeticConfig
+from lqlm.tasks.records import InstructionConfig
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Byte-level names of newline, space and the printable characters: a token each, no merges.
@@ -90,14 +95,14 @@ def save_tokenizer(folder: pathlib.Path, extra: int = 0) -> None:
 
 def tiny(model: pathlib.Path, workdir: pathlib.Path, **run: object) -> GRPOExperiment:
     """The smallest run that meets everything: two updates, micro-batches, a divergence, prompts of varying lengths."""
-    small = {"steps": 4, "prompts": 2, "group": 4, "updates": 2, "micro_batches": 2, "remat": True}
+    small = {"steps": 4, "prompts": 2, "group": 4, "updates": 2, "micro_batches": 2, "remat": "full"}
     often = {"eval_every": 2, "eval_batch": 2, "checkpoint_every": 2, "samples": 2, "logprob_chunk": 8}
     return GRPOExperiment(
         workdir=str(workdir),
         task=ArithmeticConfig(operands=(0, 40), train=32, heldout=3, template="{expression}="),
         rewards={"digits": RewardSettings("tests.experiments.rewards.digits", 2.0)},
         model=ModelSettings(source=str(model)),
-        lora=LoraConfig(rank=4, alpha=8.0),
+        adapter=LoraConfig(rank=4, alpha=8.0),
         sampling=SamplingConfig(max_new_tokens=6),
         grpo=GRPOConfig(beta=0.02),
         optim=OptimConfig(learning_rate=5e-3),
@@ -105,6 +110,43 @@ def tiny(model: pathlib.Path, workdir: pathlib.Path, **run: object) -> GRPOExper
     )
 
 
-def changed(settings: GRPOExperiment, section: str, **changes: object) -> GRPOExperiment:
+def save_records(file: pathlib.Path, count: int = 40) -> pathlib.Path:
+    """Sums of one-digit numbers as prompts and completions of varying lengths."""
+    sums = [(a, 7 * a % 10) for a in range(count)]
+    lines = [json.dumps({"prompt": f"{a}+{b}=", "completion": f"{a + b}" + "!" * (a % 4)}) for a, b in sums]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def tiny_sft(model: pathlib.Path, data: pathlib.Path, workdir: pathlib.Path, **run: object) -> SFTExperiment:
+    """The smallest run that meets everything: packed rows, micro-batches, dropout, completions of held-out prompts."""
+    small = {"steps": 4, "rows": 4, "micro_batches": 2, "remat": "full", "logprob_chunk": 16, "length": 32}
+    often = {"eval_every": 2, "eval_batch": 2, "checkpoint_every": 2, "samples": 2, "generate": 3, "new_tokens": 4}
+    return SFTExperiment(
+        workdir=str(workdir),
+        model=ModelSettings(source=str(model)),
+        data=DataSettings(source=str(data), heldout=8),
+        text=InstructionConfig(max_length=24),
+        adapter=LoraConfig(rank=4, alpha=8.0, dropout=0.1),
+        optim=OptimConfig(learning_rate=5e-3),
+        run=SFTRunSettings(**(small | often | run)),  # type: ignore[arg-type]
+    )
+
+
+def tiny_scratch(data: pathlib.Path | str, workdir: pathlib.Path, **run: object) -> SFTExperiment:
+    """The smallest pretraining: a model of 2 layers and a tokenizer of 300 tokens, with patience."""
+    small = {"steps": 6, "rows": 4, "eval_every": 1, "eval_batch": 4, "checkpoint_every": 2, "patience": 2}
+    return SFTExperiment(
+        workdir=str(workdir),
+        model=ScratchSettings(vocab_size=300, layers=2, width=32, ffn=48, max_positions=64),
+        data=DataSettings(source=str(data), heldout=8, limit=60),
+        text=InstructionConfig(max_length=48),
+        adapter=FullConfig(),
+        optim=OptimConfig(learning_rate=1e-2),
+        run=SFTRunSettings(**(small | run)),  # type: ignore[arg-type]
+    )
+
+
+def changed(settings: Any, section: str, **changes: object) -> Any:
     """The settings with some keys of one section changed."""
     return dataclasses.replace(settings, **{section: dataclasses.replace(getattr(settings, section), **changes)})

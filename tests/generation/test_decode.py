@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lqlm.adapters.lora import LoraConfig, init_lora, merge
+from lqlm.adapters.configs import LoraConfig
+from lqlm.adapters.init import init_lora
+from lqlm.adapters.merge import merge
 from lqlm.generation.decode import generate
 from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig

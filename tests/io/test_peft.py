@@ -1,4 +1,4 @@
-"""PEFT directories: logits of an adapter that PEFT wrote, round trips, and what is refused."""
+"""PEFT directories: logits of adapters that PEFT wrote, round trips, and what a kill or a full disk leaves."""
 
 import dataclasses
 import errno
@@ -17,15 +17,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lqlm.adapters.lora import LINEARS, LoraConfig, init_lora
+from lqlm.adapters.configs import LINEARS, Ia3Config, LoraConfig, PrefixConfig, PromptConfig, target_names
 from lqlm.errors import UserError
 from lqlm.io.disk import recover_directory, write_directory
 from lqlm.io.peft import load_peft, save_peft
-from lqlm.models.config import ModelConfig, config_from_hf
-from lqlm.models.convert import from_hf_tensors
+from lqlm.models.config import ModelConfig
 from lqlm.models.transformer import forward, logits
-
-WEIGHTS = "adapter_model.safetensors"
+from tests.io.peft_cases import CASES, CONFIG_OF, WEIGHTS, edit_config, golden_base, model_config, random_adapters
 
 
 @pytest.fixture(scope="module")
@@ -35,61 +33,86 @@ def golden(goldens):
 
 @pytest.fixture(scope="module")
 def cfg(golden) -> ModelConfig:
-    return config_from_hf(json.loads((golden / "config.json").read_text()))
+    return model_config(golden, "lora")
 
 
-@pytest.fixture
-def adapter(golden, tmp_path) -> pathlib.Path:
-    """A copy of PEFT's directory, to be damaged."""
-    return pathlib.Path(shutil.copytree(golden / "adapter", tmp_path / "adapter"))
+def run(base, adapters, tokens, cfg):
+    mask = jnp.ones(tokens.shape, bool)
+    return jax.jit(lambda base, adapters: logits(base, forward(base, adapters, tokens, mask, cfg)))(base, adapters)
 
 
-def random_adapters(cfg: ModelConfig, lora_cfg: LoraConfig, seed: int = 0):
-    """Fresh adapters with every number drawn, ``b`` included."""
-    shapes = {
-        "q_proj": (cfg.width, cfg.heads * cfg.head_dim),
-        "k_proj": (cfg.width, cfg.kv_heads * cfg.head_dim),
-        "v_proj": (cfg.width, cfg.kv_heads * cfg.head_dim),
-        "o_proj": (cfg.heads * cfg.head_dim, cfg.width),
-        "gate_proj": (cfg.width, cfg.ffn),
-        "up_proj": (cfg.width, cfg.ffn),
-        "down_proj": (cfg.ffn, cfg.width),
-    }
-    base = {"layers": {name: jax.ShapeDtypeStruct((cfg.layers, *shape), jnp.float32) for name, shape in shapes.items()}}
-    rng = np.random.default_rng(seed)
-    fresh = init_lora(jax.random.key(seed), base, lora_cfg)
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), fresh)
+@pytest.mark.parametrize("case", CASES)
+def test_logits_of_an_adapter_that_peft_wrote(golden, case):
+    cfg, base, tokens, without = golden_base(golden, case)
+    expected = np.load(golden / "logits.npz")
+    assert json.loads(str(expected["versions"]))["peft"] == "0.21.2"
+    adapters, found = load_peft(golden / case, cfg)
+    if case in CONFIG_OF:
+        assert found == CONFIG_OF[case]
+    np.testing.assert_allclose(run(base, adapters, tokens, cfg), expected[case], rtol=0, atol=1e-4)
+    assert np.abs(expected[case] - without).max() > 0.1
 
 
-def test_logits_of_an_adapter_that_peft_wrote(golden, cfg):
-    arrays = np.load(golden / "base.npz")
-    assert json.loads(str(arrays["versions"]))["peft"] == "0.21.2"
-    names = [name for name in arrays.files if name.endswith(".weight")]
-    base = from_hf_tensors(lambda name: arrays[name], names, cfg, quant=None, dtype="float32")
-    adapters, lora_cfg = load_peft(golden / "adapter", cfg)
-    assert lora_cfg == LoraConfig(rank=3, alpha=5.0, dropout=0.1, targets=LINEARS, dtype="float32")
-    tokens = jnp.asarray(arrays["tokens"])
-    for tree, expected in ((adapters, arrays["logits"]), (None, arrays["base_logits"])):
-        actual = logits(base, forward(base, tree, tokens, jnp.ones(tokens.shape, bool), cfg))
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
-    assert np.abs(arrays["logits"] - arrays["base_logits"]).max() > 0.1
+def fields(directory: pathlib.Path):
+    return json.loads((directory / "adapter_config.json").read_text())
 
 
-def test_what_peft_wrote_is_written_back_bit_equal(golden, cfg, tmp_path):
-    adapters, lora_cfg = load_peft(golden / "adapter", cfg)
-    save_peft(tmp_path / "out", adapters, lora_cfg, cfg, "some/base")
-    ours, theirs = (safetensors.numpy.load_file(d / WEIGHTS) for d in (tmp_path / "out", golden / "adapter"))
+@pytest.mark.parametrize("case", CASES)
+def test_what_peft_wrote_is_written_back_bit_equal(golden, case, tmp_path):
+    cfg = model_config(golden, case)
+    adapters, adapter_cfg = load_peft(golden / case, cfg)
+    save_peft(tmp_path / "out", adapters, adapter_cfg, cfg, "some/base")
+    ours, theirs = (safetensors.numpy.load_file(d / WEIGHTS) for d in (tmp_path / "out", golden / case))
     assert ours.keys() == theirs.keys()
     for key, tensor in theirs.items():
         assert ours[key].dtype == np.float32
         np.testing.assert_array_equal(ours[key], tensor, err_msg=key)
-    mine, peft = (json.loads((d / "adapter_config.json").read_text()) for d in (tmp_path / "out", golden / "adapter"))
-    assert mine["target_modules"] == list(LINEARS) and mine["base_model_name_or_path"] == "some/base"
-    for key in mine.keys() - {"target_modules", "base_model_name_or_path"}:
-        assert mine[key] == peft[key], key
-    assert all(value in (None, {}, 16, False, "megatron.core") for key, value in peft.items() if key not in mine)
-    assert (tmp_path / "out" / "README.md").read_text().startswith('---\nbase_model: "some/base"\nlibrary_name: peft\n')
+    mine, peft = fields(tmp_path / "out"), fields(golden / case)
+    lists = ("target_modules", "feedforward_modules")
+    own = {"base_model_name_or_path", *lists}
+    # P-tuning is written back as what PEFT itself has kept of it, a prompt.
+    own |= {"peft_type", "prompt_tuning_init", "prompt_tuning_init_text"} if case == "p_tuning" else set()
+    for key in mine.keys() - own:
+        assert mine[key] == peft.get(key), key
+    assert set(mine.get("feedforward_modules", [])) == set(peft.get("feedforward_modules", []))
+    # "all-linear" is written by PEFT as the names of all modules, in any order.
+    ends = {module.split(".")[-1] for module in peft.get("target_modules", [])}
+    assert ends == set(mine.get("target_modules", []))
+    assert mine["base_model_name_or_path"] == "some/base"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith('---\nbase_model: "some/base"\nlibrary_name: peft\n')
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["README.md", "adapter_config.json", WEIGHTS]
+
+
+def test_fields_that_are_not_written_are_neutral_in_what_peft_writes(golden, cfg, tmp_path):
+    save_peft(tmp_path / "out", *load_peft(golden / "lora", cfg), cfg, "base")
+    left_out = {k: v for k, v in fields(golden / "lora").items() if k not in fields(tmp_path / "out")}
+    assert all(value in (None, {}, False, "megatron.core") for value in left_out.values()), left_out
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_adapters_of_a_changed_base_are_written_for_the_original(golden, cfg, tmp_path, init):
+    """The same tensors as PEFT's own conversion of the same adapters."""
+    states = np.load(golden / init / "states.npz")
+    lora_cfg = LoraConfig(rank=2, alpha=5.0, targets=("q_proj", "down_proj"), init=init)
+    trees = {}
+    for moment in ("initial", "trained"):
+        (tmp_path / moment).mkdir()
+        tensors = {key.removeprefix(f"{moment}."): states[key] for key in states.files if key.startswith(moment)}
+        (tmp_path / moment / WEIGHTS).write_bytes(safetensors.numpy.save(tensors))
+        shutil.copy(golden / init / "adapter_config.json", tmp_path / moment)
+        edit_config(tmp_path / moment, r=2, lora_alpha=5)
+        trees[moment], _ = load_peft(tmp_path / moment, cfg)
+    save_peft(tmp_path / "out", trees["trained"], lora_cfg, cfg, "base", initial=trees["initial"])
+    ours, theirs = (safetensors.numpy.load_file(d / WEIGHTS) for d in (tmp_path / "out", golden / init))
+    assert ours.keys() == theirs.keys()
+    for key, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[key], tensor, err_msg=key)
+    mine, peft = fields(tmp_path / "out"), fields(golden / init)
+    assert all(mine[key] == peft[key] for key in ("r", "lora_alpha", "init_lora_weights"))
+
+
+PATTERNS = (("q_proj", 2), ("k_proj", 1)), (("q_proj", 3), ("layers.0.*", 1)), ((".*", 4),)
 
 
 @hypothesis.given(
@@ -97,99 +120,65 @@ def test_what_peft_wrote_is_written_back_bit_equal(golden, cfg, tmp_path):
     alpha=st.sampled_from([1.0, 8.0, 0.5]),
     targets=st.sets(st.sampled_from(LINEARS), min_size=1),
     dtype=st.sampled_from(["float32", "bfloat16"]),
+    kind=st.sampled_from([{}, {"dora": True}, {"lora_bias": True}, {"group": 4}, {"bias": "all"}]),
+    rslora=st.booleans(),
+    ranks=st.sampled_from([(), *PATTERNS]),
+    alphas=st.sampled_from([(), (("down_proj", 0.5), ("q_proj", 3.0))]),
 )
-def test_round_trip(tmp_path_factory, cfg, rank, alpha, targets, dtype):
-    lora_cfg = LoraConfig(rank=rank, alpha=alpha, dropout=0.25, targets=tuple(targets), dtype=dtype)
+@hypothesis.settings(max_examples=10)
+def test_round_trip(tmp_path_factory, golden, rank, alpha, targets, dtype, kind, rslora, ranks, alphas):
+    cfg = model_config(golden, "bias_all")
+    settings = {"rslora": rslora, "rank_pattern": ranks, "alpha_pattern": alphas, **kind}
+    lora_cfg = LoraConfig(rank=rank, alpha=alpha, dropout=0.25, targets=tuple(targets), dtype=dtype, **settings)
     adapters = random_adapters(cfg, lora_cfg)
     out = tmp_path_factory.mktemp("adapter")
     save_peft(out, adapters, lora_cfg, cfg, "base")
     loaded, loaded_cfg = load_peft(out, cfg)
     in_order = tuple(name for name in LINEARS if name in targets)
-    assert loaded_cfg == dataclasses.replace(lora_cfg, targets=in_order, dtype="float32")
+    for name in in_order:
+        for layer in range(cfg.layers):
+            assert loaded_cfg.rank_at(name, layer) == lora_cfg.rank_at(name, layer)
+            assert loaded_cfg.scaling_at(name, layer) == lora_cfg.scaling_at(name, layer)
+    same = dataclasses.replace(loaded_cfg, rank_pattern=ranks, alpha_pattern=alphas)
+    assert same == dataclasses.replace(lora_cfg, targets=in_order, dtype="float32")
     expected = jax.tree.map(lambda x: x.astype(jnp.float32), adapters)
     assert jax.tree.structure(loaded) == jax.tree.structure(expected)  # scaling and dropout are in the structure
     for a, e in zip(jax.tree.leaves(loaded), jax.tree.leaves(expected)):
         np.testing.assert_array_equal(a, e)
 
 
-def edit_config(directory: pathlib.Path, **changes) -> None:
-    path = directory / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def edit_weights(directory: pathlib.Path, edit) -> None:
-    path = directory / WEIGHTS
-    tensors = safetensors.numpy.load_file(path)
-    edit(tensors)
-    path.write_bytes(safetensors.numpy.save(tensors))
-
-
-Q_A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
-
-
-def put(tensors, key, value):
-    tensors[key] = value
-
-
+@pytest.mark.parametrize("case", ["lora", "bias_all"])  # of either family
 @pytest.mark.parametrize(
-    ("edit", "words"),
+    "adapter_cfg",
     [
-        (
-            lambda d: edit_config(d, peft_type="IA3"),
-            r"adapter_config\.json: peft_type 'IA3' is not supported; only LORA",
-        ),
-        (lambda d: edit_config(d, use_dora=True), r"adapter_config\.json: use_dora = True is not supported"),
-        (lambda d: edit_config(d, use_rslora=True), r"use_rslora = True is not supported"),
-        (lambda d: edit_config(d, rank_pattern={"q_proj": 2}), r"rank_pattern = .* is not supported"),
-        (lambda d: edit_config(d, init_lora_weights="pissa"), r"init_lora_weights = 'pissa' is not supported"),
-        (
-            lambda d: edit_config(d, r=4),
-            r"tensor .*lora_A\.weight has shape \[3, \d+\]; rank 4 of adapter_config\.json",
-        ),
-        (lambda d: edit_config(d, r=None), r"adapter_config\.json: r = None; it must be a whole number"),
-        (lambda d: edit_config(d, lora_alpha="8"), r"lora_alpha = '8' and .* must be numbers"),
-        (lambda d: edit_config(d, r=0), r"r = 0.*at least 1"),
-        (lambda d: (d / "adapter_config.json").write_text("{"), r"adapter_config\.json: is not valid JSON"),
-        (lambda d: (d / "adapter_config.json").unlink(), r"adapter_config\.json: no such file; a PEFT adapter"),
-        (lambda d: (d / WEIGHTS).rename(d / "adapter_model.bin"), r"adapter_model\.safetensors: no such file"),
-        (lambda d: (d / WEIGHTS).write_bytes((d / WEIGHTS).read_bytes()[:-9]), r"safetensors: truncated"),
-        (lambda d: edit_weights(d, lambda t: t.pop(Q_A)), r"tensor .*layers\.1.*q_proj\.lora_A\.weight is missing"),
-        (lambda d: edit_weights(d, lambda t: put(t, Q_A, t[Q_A][:, :-1].copy())), r"q_proj\.lora_A.*shape \[3, 15\]"),
-        (lambda d: edit_weights(d, lambda t: put(t, Q_A, t[Q_A] * np.float32(np.nan))), r"lora_A\.weight holds 48 NaN"),
-        (
-            lambda d: edit_weights(d, lambda t: put(t, "transformer.h.0.attn", t[Q_A])),
-            r"tensor transformer\.h.*no place",
-        ),
-        (lambda d: edit_weights(d, lambda t: put(t, Q_A.replace("s.1.", "s.2."), t[Q_A])), r"layers\.2.*2 layers"),
-        (lambda d: edit_weights(d, lambda t: t.clear()), r"holds no tensor"),
+        Ia3Config(),
+        Ia3Config(targets=("all-linear",), feedforward=("q_proj", "down_proj")),
+        Ia3Config(targets=("k_proj",), feedforward=()),
+        PromptConfig(tokens=2, init="vocabulary"),
+        PrefixConfig(tokens=2),
     ],
+    ids=str,
 )
-def test_what_is_refused(adapter, cfg, edit, words):
-    edit(adapter)
-    with pytest.raises(UserError, match=words) as info:
-        load_peft(adapter, cfg)
-    assert "\n" not in str(info.value)
+def test_round_trip_of_other_kinds(golden, tmp_path, case, adapter_cfg):
+    cfg = model_config(golden, case)
+    adapters = random_adapters(cfg, adapter_cfg)
+    save_peft(tmp_path / "out", adapters, adapter_cfg, cfg, "base")
+    loaded, loaded_cfg = load_peft(tmp_path / "out", cfg)
+    targets = {"targets": target_names(adapter_cfg.targets)} if isinstance(adapter_cfg, Ia3Config) else {}
+    assert loaded_cfg == dataclasses.replace(adapter_cfg, **targets)
+    assert jax.tree.structure(loaded) == jax.tree.structure(adapters)
+    jax.tree.map(np.testing.assert_array_equal, loaded, adapters)
 
 
-def test_an_adapter_of_another_model_is_refused(golden, cfg):
-    with pytest.raises(UserError, match=r"k_proj\.lora_B\.weight has shape \[12, 3\]; .* need \[24, 3\]"):
-        load_peft(golden / "adapter", dataclasses.replace(cfg, kv_heads=4))
-    with pytest.raises(UserError, match=r"layers\.2\..* is missing; the adapter is incomplete or"):
-        load_peft(golden / "adapter", dataclasses.replace(cfg, layers=3))
-
-
-def test_adapters_that_contradict_their_config_are_not_written(cfg, tmp_path):
-    lora_cfg = LoraConfig(rank=2, alpha=4.0)
-    adapters = random_adapters(cfg, lora_cfg)
-    for other, words in (
-        (dataclasses.replace(lora_cfg, rank=3, alpha=6.0), r"adapter q_proj: factors are \[2, 16, 2\]"),
-        (dataclasses.replace(lora_cfg, alpha=5.0), r"adapter q_proj: scaling is 2\.0, the config's alpha / rank 2\.5"),
-    ):
-        with pytest.raises(UserError, match=words):
-            save_peft(tmp_path / "out", adapters, other, cfg, "base")
-    with pytest.raises(UserError, match="'lm_head' is on no linear layer"):
-        save_peft(tmp_path / "out", {"layers": {"lm_head": adapters["layers"]["q_proj"]}}, lora_cfg, cfg, "base")
-    assert not (tmp_path / "out").exists()
+def test_patterns_are_written_for_each_module_where_sorting_would_change_them(cfg, tmp_path):
+    """PEFT sorts the fields of its file, and there too the first match counts."""
+    lora_cfg = LoraConfig(rank=2, alpha=2.0, targets=("q_proj",), rank_pattern=(("q_proj", 3), ("layers.1.*", 1)))
+    save_peft(tmp_path / "out", random_adapters(cfg, lora_cfg), lora_cfg, cfg, "base")
+    written = {rf"model\.layers\.{layer}\.self_attn\.q_proj": 3 for layer in range(2)}
+    assert fields(tmp_path / "out")["rank_pattern"] == written
+    kept = dataclasses.replace(lora_cfg, rank_pattern=(("layers.1.*", 1), ("q_proj", 3)))
+    save_peft(tmp_path / "out", random_adapters(cfg, kept), kept, cfg, "base")
+    assert fields(tmp_path / "out")["rank_pattern"] == {"layers.1.*": 1, "q_proj": 3}
 
 
 def test_an_older_adapter_is_replaced_and_nothing_else(cfg, tmp_path):

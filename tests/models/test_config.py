@@ -93,6 +93,8 @@ def test_kv_heads_may_be_absent_in_llama_only():
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "'awq'"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, r"LLM\.int8"),
         ({"num_key_value_heads": 3}, "3 key/value heads"),
         ({"head_dim": 7}, "head_dim 7"),
         ({"vocab_size": "many"}, "vocab_size"),

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lqlm.adapters.lora import LINEARS
+from lqlm.adapters.configs import LINEARS
 from lqlm.errors import UserError
 from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors, layer_tensors

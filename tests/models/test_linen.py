@@ -9,6 +9,7 @@ from lqlm.errors import UserError
 from lqlm.models.linen import Transformer
 from lqlm.models.transformer import forward, logits
 from lqlm.quant.qtensor import QuantConfig
+from tests.adapters.cases import dense_base, tuned
 from tests.tiny import pad, ragged, tiny_adapters, tiny_base, tiny_config
 
 CFG = tiny_config("qwen2")
@@ -37,12 +38,29 @@ def test_apply_equals_forward(quant):
     assert np.abs(found - reference).max() > 0.1
 
 
+@pytest.mark.parametrize("kind", ["dora", "ia3", "prompt"])
+def test_adapters_of_every_kind_may_lie_in_the_collection(kind):
+    base = dense_base()
+    adapters = {"prompt": 0.5 * base["embed"][:3]} if kind == "prompt" else tuned(kind)
+    found = apply({"base": base, "lora": adapters})
+    np.testing.assert_allclose(found, direct(base, adapters), rtol=1e-5, atol=1e-5)
+    assert found.shape == (*TOKENS.shape, CFG.vocab_size)
+    assert np.abs(found - direct(base, None)).max() > 0.1
+
+
+def test_full_training_takes_the_head_from_the_collection_too():
+    base = dense_base()
+    trained = {**base, "head": 2.0 * base["head"]}
+    np.testing.assert_allclose(apply({"lora": {"full": trained}}), direct(trained, None), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(apply({"base": base, "lora": {"full": trained}}), direct(trained, None), atol=1e-5)
+
+
 def test_gradient_over_the_lora_collection():
     base = tiny_base(jax.random.key(0), CFG, QuantConfig())
     adapters = tiny_adapters(jax.random.key(1), base)
 
     def loss(lora):
-        return jnp.sum(jnp.sin(Transformer(CFG, remat=True).apply({"base": base, "lora": lora}, TOKENS, MASK)))
+        return jnp.sum(jnp.sin(Transformer(CFG, remat="full").apply({"base": base, "lora": lora}, TOKENS, MASK)))
 
     found = jax.jit(jax.grad(loss))(adapters)
     want = jax.jit(jax.grad(lambda adapters: jnp.sum(jnp.sin(direct(base, adapters)))))(adapters)

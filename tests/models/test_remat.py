@@ -88,7 +88,7 @@ def test_the_model_trains_the_same_with_and_without(dropout):
         return jnp.sum(jnp.where(MASK[..., None], jnp.sin(hidden), 0.0))
 
     grad = jax.jit(jax.grad(run, argnums=(0, 1)), static_argnums=2)
-    found, want = grad(adapters, norms, True), grad(adapters, norms, False)
+    found, want = grad(adapters, norms, "full"), grad(adapters, norms, "none")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, want)
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(found))
 

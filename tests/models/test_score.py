@@ -80,7 +80,7 @@ def test_gradient_equals_that_of_the_repeated_form():
     index = np.minimum(starts[:, None] + np.arange(4), 7)
 
     def shared(adapters):
-        logp, _ = completion_logprobs(BASE, adapters, *ARRAYS, CFG, temperature=0.7, remat=True)
+        logp, _ = completion_logprobs(BASE, adapters, *ARRAYS, CFG, temperature=0.7, remat="full")
         return jnp.sum(logp * weights)
 
     def repeated(adapters):

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import lqlm.models.transformer as transformer
-from lqlm.adapters.lora import LoraConfig, init_lora
+from lqlm.adapters.configs import LoraConfig
+from lqlm.adapters.init import init_lora
+from lqlm.models import block
+from lqlm.models.block import linear
 from lqlm.models.config import RopeScaling
-from lqlm.models.transformer import forward, forward_groups, linear, logits, positions_of, prefill
+from lqlm.models.groups import forward_groups, prefill
+from lqlm.models.masks import positions_of
+from lqlm.models.transformer import forward, logits
 from lqlm.quant.qtensor import QuantConfig
 from tests.tiny import pad, ragged, tiny_adapters, tiny_base, tiny_config
 
@@ -147,7 +151,7 @@ def test_logits_of_tied_and_untied_heads():
 TOKENS, MASK = pad(ragged(0, (3, 6), 23), 6, "left")
 
 
-def value_and_grad(cfg, *, remat=False, key=None):
+def value_and_grad(cfg, *, remat="none", key=None):
     def loss(adapters, base):
         hidden = forward(base, adapters, TOKENS, MASK, cfg, remat=remat, dropout_key=key)
         return jnp.sum(jnp.sin(hidden) * MASK[..., None].astype(jnp.float32))
@@ -171,7 +175,7 @@ def test_remat_changes_neither_value_nor_gradient(dropout):
     cfg, base, _ = model(quant=NF4)
     adapters = tiny_adapters(jax.random.key(1), base, dropout=dropout)
     key = jax.random.key(5)
-    plain, remat = (jax.jit(value_and_grad(cfg, remat=r, key=key))(adapters, base) for r in (False, True))
+    plain, remat = (jax.jit(value_and_grad(cfg, remat=r, key=key))(adapters, base) for r in ("none", "full"))
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain[1])) > 0.1
     close(remat, plain)
 
@@ -190,10 +194,10 @@ def temporaries(quant, remat):
 
 
 def test_remat_saves_most_of_the_activations():
-    assert temporaries(None, remat=True) < 0.4 * temporaries(None, remat=False)
+    assert temporaries(None, remat="full") < 0.4 * temporaries(None, remat="none")
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "full"])
 def test_the_4_bit_gradient_never_holds_all_dense_weights(remat):
     """The step in 4 bits takes as much beside the dense one as a layer or two dequantized; all eight are 4 MiB."""
     one_layer = 4 * (4 * 128 * 128 + 3 * 128 * 256)
@@ -221,17 +225,17 @@ def test_dropout_is_keyed_and_off_without_a_key():
     np.testing.assert_array_equal(off, run(base, still, TOKENS, MASK, cfg=cfg))
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "full"])
 def test_every_linear_of_every_layer_drops_with_its_own_key(monkeypatch, remat):
     """Seven keys in each layer, all different, and different from those of another step."""
     cfg, base, adapters = model()
     seen = []
 
-    def record(x, lora, key):
+    def record(x, lora, key, number):
         jax.debug.callback(lambda data: seen.append(tuple(np.asarray(data).ravel().tolist())), jax.random.key_data(key))
         return jnp.zeros((*x.shape[:-1], lora.b.shape[-1]), x.dtype)
 
-    monkeypatch.setattr(transformer, "apply_lora", record)
+    monkeypatch.setattr(block, "apply_lora", record)
     for i in (0, 1):
         key = jax.random.key(i)
         jax.block_until_ready(forward(base, adapters, TOKENS, MASK, cfg, dropout_key=key, remat=remat))
@@ -337,4 +341,4 @@ def test_remat_of_shared_prompts_changes_nothing():
 
         return jax.jit(jax.grad(loss))(adapters)
 
-    close(gradient(True), gradient(False))
+    close(gradient("full"), gradient("none"))

@@ -8,8 +8,10 @@ import optax
 import pytest
 
 from lqlm.errors import UserError
-from lqlm.optim.chains import OptimConfig, clip_by_global_norm, in_float32, make_optimizer, make_schedule
+from lqlm.optim.adam8 import Moment8
+from lqlm.optim.chains import OptimConfig, clip_by_global_norm, make_optimizer, make_schedule
 from lqlm.optim.paged import PagedState
+from lqlm.optim.precision import in_float32
 from lqlm.trees import global_norm
 
 
@@ -26,9 +28,9 @@ def test_schedules_by_hand():
     np.testing.assert_allclose(rates(cosine, 4), [1.0, 1.0, 0.5 + 0.5 * 0.5**0.5, 0.5], rtol=1e-6)
 
 
-@pytest.mark.parametrize("page", [True, False])
-def test_the_chain_clips_and_then_steps(page):
-    cfg = OptimConfig(learning_rate=0.1, weight_decay=0.2, b2=0.99, clip_norm=0.5, paged=page)
+@pytest.mark.parametrize("paging", ["none", "whole", "leaf", "slice"])
+def test_the_chain_clips_and_then_steps(paging):
+    cfg = OptimConfig(learning_rate=0.1, weight_decay=0.2, b2=0.99, clip_norm=0.5, paging=paging)
     params, grads = {"w": jnp.ones((80, 80))}, {"w": jnp.full((80, 80), 3.0)}
     reference = optax.adamw(0.1, b2=0.99, weight_decay=0.2)
     optimizer = make_optimizer(cfg)
@@ -38,13 +40,22 @@ def test_the_chain_clips_and_then_steps(page):
         clipped = jax.tree.map(lambda g: g * 0.5 / global_norm(grads), grads)
         want, _ = reference.update(clipped, reference.init(params), params)
     chex.assert_trees_all_close(got, want, rtol=1e-5)
-    assert any(isinstance(s, PagedState) for s in state) == page
-    assert ("pinned_host" in {x.sharding.memory_kind for x in jax.tree.leaves(state)}) == page
+    assert any(isinstance(s, PagedState) for s in state) == (paging != "none")
+    assert ("pinned_host" in {x.sharding.memory_kind for x in jax.tree.leaves(state)}) == (paging != "none")
+
+
+def test_eight_bits_and_a_share_of_them_on_the_host():
+    cfg = OptimConfig(optimizer="adamw8bit", paging="slice", offload=0.5)
+    state = make_optimizer(cfg).init({"a": jnp.zeros((3, 64, 80)), "b": jnp.zeros((64, 80))})[1].inner
+    mu = state[0].mu
+    assert isinstance(mu["a"], Moment8) and mu["a"].codes.dtype == jnp.uint8
+    kinds = [mu[name].codes.sharding.memory_kind == "pinned_host" for name in ("a", "b")]
+    assert kinds == [True, False]
 
 
 def test_no_clipping_when_none():
     params, grads = jnp.ones(3), jnp.full(3, 100.0)
-    optimizer = make_optimizer(OptimConfig(clip_norm=None, eps=100.0, learning_rate=1.0, paged=False))
+    optimizer = make_optimizer(OptimConfig(clip_norm=None, eps=100.0, learning_rate=1.0, paging="none"))
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates, -0.5, rtol=1e-5)
@@ -56,6 +67,9 @@ BAD = [
     {"learning_rate": -1.0},
     {"warmup_steps": -1},
     {"clip_norm": 0.0},
+    {"optimizer": "sgd"},
+    {"paging": "layer"},
+    {"offload": 1.01},
 ]
 
 

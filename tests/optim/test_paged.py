@@ -1,19 +1,23 @@
-"""Paged state: the bits of plain optax, in host memory, one leaf at a time."""
+"""Paged state: the bits of plain optax, in host memory, one leaf at a time; the share that is kept there."""
 
 import chex
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from lqlm.errors import UserError
 from lqlm.optim.paged import abstract_state, paged
+from lqlm.optim.placement import choose_hosted
 from lqlm.trees import commit, tree_bytes
 
 SHAPES = {"a": (48, 16), "b": (16, 40), "deep": {"c": (3, 20, 10), "d": (700,)}, "small": (5,)}
 MIN_SIZE = 100
 RATE = optax.linear_schedule(1e-2, 1e-3, 10)
-BOTH = pytest.mark.parametrize("leafwise", [True, False])
+BOTH = pytest.mark.parametrize("mode", ["leaf", "whole"])
 
 
 def draw(seed, dtype=jnp.float32):
@@ -58,9 +62,9 @@ def kinds_by_size(state):
 
 @BOTH
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-def test_ten_steps_are_bit_equal_to_optax_and_on_the_host(leafwise, dtype):
+def test_ten_steps_are_bit_equal_to_optax_and_on_the_host(mode, dtype):
     params, state = run(adamw(), dtype=dtype)
-    got, got_state = run(paged(adamw(), leafwise=leafwise, min_size=MIN_SIZE), dtype=dtype, check=kinds_by_size)
+    got, got_state = run(paged(adamw(), mode=mode, min_size=MIN_SIZE), dtype=dtype, check=kinds_by_size)
     chex.assert_trees_all_equal(got, params)
     chex.assert_trees_all_equal(got_state.inner, state)
 
@@ -92,8 +96,8 @@ def test_a_single_leaf_and_no_leaf():
 
 
 @BOTH
-def test_not_finite_keeps_every_bit_of_the_state(leafwise):
-    optimizer = paged(adamw(), leafwise=leafwise, min_size=MIN_SIZE)
+def test_not_finite_keeps_every_bit_of_the_state(mode):
+    optimizer = paged(adamw(), mode=mode, min_size=MIN_SIZE)
 
     @jax.jit
     def update(grads, state, params, finite):
@@ -171,7 +175,7 @@ def test_the_order_is_a_dependency_and_not_a_wish():
 def test_ahead_of_time_the_state_is_an_argument_on_the_host():
     optimizer, device = paged(adamw(), min_size=MIN_SIZE), jax.devices()[0]
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), draw(0))
-    state = abstract_state(optimizer, params, device, min_size=MIN_SIZE)
+    state = abstract_state(optimizer, params, device)
     traced = make_step(optimizer).trace(params, state, params)
     compiled = traced.lower().compile()
     kinds_by_size(state)
@@ -209,3 +213,49 @@ def test_not_finite_keeps_state_that_is_swapped_or_constant():
     state = optimizer.init(ones)
     assert [float(x[0]) for x in jax.device_get(step(ones, state, False))] == [1.0, 2.0, 3.0]
     assert [float(x[0]) for x in jax.device_get(step(ones, state, True))] == [2.0, 1.0, 0.0]
+
+
+def hosted_bytes(state):
+    return tree_bytes([x for x in jax.tree.leaves(state) if x.sharding.memory_kind == "pinned_host"])
+
+
+@pytest.mark.parametrize("mode", ["leaf", "whole", "slice"])
+@pytest.mark.parametrize("offload", [0.0, 0.3, 0.7])
+def test_a_share_of_the_moments_stays_on_the_device(mode, offload):
+    optimizer = paged(adamw(), mode=mode, offload=offload, min_size=MIN_SIZE)
+    sizes = []
+    params, state = run(optimizer, steps=2, check=lambda state: sizes.append(hosted_bytes(state)))
+    want, want_state = run(adamw(), steps=2)
+    chex.assert_trees_all_close(params, want, rtol=0, atol=3e-7)
+    chex.assert_trees_all_equal(state.inner, want_state)
+    total = 2 * 4 * (48 * 16 + 16 * 40 + 3 * 20 * 10 + 700)  # two float32 moments of all but the small leaf
+    largest = 4 * 48 * 16
+    assert len(set(sizes)) == 1 and offload * total <= sizes[0] < offload * total + largest
+    assert (sizes[0] == 0) == (offload == 0)
+
+
+def test_a_share_ahead_of_time_is_that_of_the_state():
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), paged(adamw(), offload=0.5, min_size=MIN_SIZE))
+    state = optimizer.init(draw(0))
+    abstract = abstract_state(optimizer, draw(0), jax.devices()[0])
+    chex.assert_trees_all_equal_shapes_and_dtypes(abstract, state)
+    found, want = ([x.sharding.memory_kind for x in jax.tree.leaves(tree)] for tree in (abstract, state))
+    assert found == want and "pinned_host" in found and found.count("pinned_host") < 8
+
+
+@hypothesis.given(st.lists(st.integers(1, 50), max_size=8), st.floats(0, 1))
+def test_the_largest_are_chosen_until_the_share_is_reached(sizes, offload):
+    shapes = [jax.ShapeDtypeStruct((n,), jnp.float32) for n in sizes]
+    chosen = choose_hosted(shapes, offload, min_size=10)
+    inside = [n for n, hosted in zip(sizes, chosen) if hosted]
+    outside = [n for n, hosted in zip(sizes, chosen) if not hosted and n >= 10]
+    total = sum(n for n in sizes if n >= 10)
+    assert min(inside, default=50) >= max(outside, default=10) and min(inside, default=10) >= 10
+    assert sum(inside) >= offload * total - 1e-6
+    assert not inside or sum(inside) - min(inside) < offload * total
+
+
+@pytest.mark.parametrize("bad", [{"mode": "layer"}, {"offload": 1.5}, {"offload": -0.1}], ids=str)
+def test_a_setting_without_meaning_is_refused(bad):
+    with pytest.raises(UserError, match="paged: "):
+        paged(adamw(), **bad)

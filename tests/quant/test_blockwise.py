@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lqlm.quant.blockwise import dequantize_blockwise, pack_nibbles, quantize_blockwise, unpack_nibbles
+from lqlm.quant.blockwise import code_of_zero, dequantize_blockwise, quantize_blockwise
 from lqlm.quant.codebooks import NF4, dynamic_map, thresholds
+from lqlm.quant.packing import pack, packed_size, unpack
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 SIZES = (1, 63, 64, 65, 1000, 2113)
@@ -43,7 +44,7 @@ def test_equals_the_peer_bit_for_bit(goldens, name, size, compiled):
     with np.load(goldens / "bnb.npz") as golden:
         x, packed, absmax, y = (golden[f"flat/{name}/{size}/{key}"] for key in ("x", "packed", "absmax", "y"))
     codes, ours = wrap(lambda v: quantize_blockwise(v, NF4))(jnp.asarray(x.view(DTYPES[name])))
-    np.testing.assert_array_equal(pack_nibbles(codes), packed[:, 0])
+    np.testing.assert_array_equal(pack(codes, 4, code_of_zero(NF4)), packed[:, 0])
     np.testing.assert_array_equal(bits(ours), absmax)
     back = wrap(lambda c, m: dequantize_blockwise(c, m, NF4, dtype=DTYPES[name]))(codes, ours)
     np.testing.assert_array_equal(bits(back), y)
@@ -132,15 +133,16 @@ def test_eight_bits_take_the_nearest_value(size, seed):
     assert (taken <= distance.min(1) + 1e-7 * np.abs(scaled)).all()
 
 
-@given(st.sampled_from([0, 1, 2, 7, 32, 33]), st.integers(0, 2**31))
-def test_packing_comes_back(size, seed):
-    codes = np.random.default_rng(seed).integers(0, 16, (3, size), dtype=np.uint8)
-    packed = pack_nibbles(jnp.asarray(codes))
-    assert packed.shape == (3, -(-size // 2))
-    np.testing.assert_array_equal(unpack_nibbles(packed, size), codes)
-    if size % 2:
-        np.testing.assert_array_equal(unpack_nibbles(packed)[:, -1], np.full(3, 7))
+@given(st.sampled_from([1, 2, 3, 4, 8]), st.sampled_from([0, 1, 2, 7, 32, 33]), st.integers(0, 2**31))
+def test_packing_comes_back(width, size, seed):
+    codes = np.random.default_rng(seed).integers(0, 2**width, (size, 3), dtype=np.uint8)
+    fill = 2**width - 1
+    packed = pack(jnp.asarray(codes), width, fill)
+    assert packed.shape == (packed_size(size, width), 3) and packed.dtype == jnp.uint8
+    np.testing.assert_array_equal(unpack(packed, width, size), codes)
+    if width == 4 and size % 2:
+        np.testing.assert_array_equal(packed[-1] & 15, np.full(3, fill))
 
 
 def test_high_nibble_comes_first():
-    assert pack_nibbles(jnp.array([10, 11], jnp.uint8)).tolist() == [0xAB]
+    assert pack(jnp.array([10, 11], jnp.uint8), 4).tolist() == [0xAB]

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from lqlm.errors import UserError
-from lqlm.quant import QuantConfig, bits_per_parameter, check_finite, dequantize, from_bnb, quantize, to_bnb
-from lqlm.quant.bnb import STATE
+from lqlm.quant import QuantConfig, bits_per_parameter, check_finite, dequantize, quantize
 from lqlm.quant.double import double_quantize
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
@@ -27,71 +26,6 @@ def weight(shape, seed=0):
 
 def equal_trees(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def golden_matrix(goldens, name, layout, kind):
-    """The peer's state dict, its weight [out, in] and what it dequantizes to."""
-    prefix = f"matrix/{name}/{layout}"
-    with np.load(goldens / "bnb.npz") as golden:
-        keys = [key for key in golden.files if key.startswith(f"{prefix}/{kind}/weight")]
-        tensors = {key.rsplit("/", 1)[1]: golden[key] for key in keys}
-        return tensors, golden[f"{prefix}/w"].view(DTYPES[name]), golden[f"{prefix}/{kind}/y"]
-
-
-@pytest.mark.parametrize("layout", ["rows", "flat"])
-@pytest.mark.parametrize("name", DTYPES)
-def test_quantize_equals_the_peer_bit_for_bit(goldens, name, layout):
-    tensors, w, y = golden_matrix(goldens, name, layout, "single")
-    q = quantize(jnp.asarray(w.T), CONFIGS["single"])
-    assert q.rows == (layout == "rows") and q.shape == w.T.shape
-    ours = to_bnb(q)
-    assert ours.keys() == tensors.keys()
-    for key, value in tensors.items():
-        np.testing.assert_array_equal(bits(ours[key]), bits(value), err_msg=key)
-    np.testing.assert_array_equal(bits(dequantize(q)), y.T)
-
-
-@pytest.mark.parametrize("layout", ["rows", "flat"])
-@pytest.mark.parametrize("name", DTYPES)
-def test_double_quantize_agrees_with_the_peer(goldens, name, layout):
-    """Weight bytes are equal; its 8-bit table on the CPU may be one code off, and torch sums the mean in its order."""
-    tensors, w, _ = golden_matrix(goldens, name, layout, "double")
-    ours = to_bnb(quantize(jnp.asarray(w.T)))
-    np.testing.assert_array_equal(ours["weight"], tensors["weight"])
-    np.testing.assert_allclose(ours["weight.nested_absmax"], tensors["weight.nested_absmax"], rtol=1e-6)
-    apart = np.abs(ours["weight.absmax"].astype(int) - tensors["weight.absmax"].astype(int))
-    assert apart.max() <= 1 and apart.mean() < 0.05
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-@pytest.mark.parametrize("layout", ["rows", "flat"])
-@pytest.mark.parametrize("name", DTYPES)
-def test_reads_and_writes_the_peers_state_dict(goldens, name, layout, kind):
-    tensors, _, y = golden_matrix(goldens, name, layout, kind)
-    q = from_bnb(tensors)
-    np.testing.assert_array_equal(bits(dequantize(q)), y.T)
-    again = to_bnb(q)
-    assert again.keys() == tensors.keys()
-    for key, value in tensors.items():
-        np.testing.assert_array_equal(bits(again[key]), bits(value), err_msg=key)
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-@pytest.mark.parametrize("layout", SHAPES)
-def test_our_own_state_dict_comes_back(layout, kind):
-    q = quantize(weight(SHAPES[layout]), CONFIGS[kind], jnp.bfloat16)
-    back = from_bnb(to_bnb(q))
-    assert jax.tree.structure(back) == jax.tree.structure(q)  # static fields too
-    equal_trees(back, q)
-
-
-def test_layouts_hold_the_same_numbers():
-    w = weight((128, 6))
-    q = quantize(w, CONFIGS["single"])
-    halves = jnp.stack([q.codes >> jnp.uint8(4), q.codes & jnp.uint8(15)], axis=1).reshape(128, 6)
-    tensors = to_bnb(q)["weight"].reshape(6, 64)
-    np.testing.assert_array_equal(tensors >> 4, halves.T[:, ::2])
-    np.testing.assert_array_equal(tensors & 15, halves.T[:, 1::2])
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -165,19 +99,6 @@ def test_second_level_blocks_run_along_the_peers_order():
     want = double_quantize(single.maxima.T.reshape(-1))
     assert want.absmax.shape == (3,)
     equal_trees(double.maxima, want)
-
-
-def test_to_bnb_refuses_a_stack():
-    with pytest.raises(ValueError, match="one matrix"):
-        to_bnb(quantize(weight((2, 64, 4))))
-
-
-def test_from_bnb_names_what_is_missing():
-    tensors = to_bnb(quantize(weight((64, 4))))
-    with pytest.raises(UserError, match="only NF4"):
-        from_bnb({key: value for key, value in tensors.items() if key != STATE})
-    with pytest.raises(UserError, match="nested_quant_map"):
-        from_bnb(tensors | {"weight.nested_quant_map": np.zeros(256, np.float32)})
 
 
 @pytest.mark.parametrize("wrong", [{"codebook": "fp3"}, {"block": 48}, {"double_block": 0}])

@@ -1,0 +1,58 @@
+"""Completions of prompts: the compiled function, and their texts."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from lqlm.generation.decode import Completions, generate
+from lqlm.generation.rollout import pad_prompts
+from lqlm.generation.sampling import SamplingConfig
+from lqlm.io.load import LoadedModel
+from lqlm.io.tokenizer import Tokenizer
+from lqlm.types import PyTree
+
+
+def make_sampler(model: LoadedModel, sampling: SamplingConfig, group: int) -> Callable[..., Completions]:
+    """``(base, adapters, prompts_BP, prompt_mask_BP, key) -> Completions``, compiled."""
+    eos_ids, pad_id = model.tokenizer.eos_ids, model.tokenizer.pad_id
+
+    def sample(base: PyTree, adapters: PyTree, tokens: jax.Array, mask: jax.Array, key: jax.Array) -> Completions:
+        return generate(
+            base, adapters, tokens, mask, key, model.config, sampling, group=group, eos_ids=eos_ids, pad_id=pad_id
+        )
+
+    return jax.jit(sample)
+
+
+def texts_of(tokenizer: Tokenizer, completions: Completions) -> list[list[str]]:
+    """Decoded completions, ``[B][G]``, without special tokens and without what follows the end."""
+    tokens, mask = np.asarray(completions.tokens_BGC), np.asarray(completions.mask_BGC)
+    return [[tokenizer.decode(t[m].tolist()) for t, m in zip(*rows)] for rows in zip(tokens, mask)]
+
+
+def first_texts(
+    decode: Callable[..., Completions],
+    policy: tuple[PyTree, PyTree | None],
+    rows: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    *,
+    size: int,
+    length: int,
+) -> Iterator[str]:
+    """The first completion of every prompt, so many at once, all batches of one shape.
+
+    Args:
+        decode: as from `make_sampler`.
+        policy: base and adapters to decode with.
+        rows: prompts as tokens, of any number.
+        tokenizer: of the model.
+        size: B, prompts decoded at once.
+        length: P, to which prompts are padded.
+    """
+    for start in range(0, len(rows), size):
+        part = list(rows[start : start + size])
+        # The last batch is filled up with a copy of its first prompt, so that it has the shape of the others.
+        tokens, mask = pad_prompts([*part, *[part[0]] * (size - len(part))], length, tokenizer.pad_id)
+        completions = decode(*policy, tokens, mask, jax.random.key(0))
+        yield from (texts[0] for texts in texts_of(tokenizer, completions)[: len(part)])

@@ -1,0 +1,1 @@
+"""GRPO as an experiment: ``python -m experiments.grpo``."""

@@ -1,0 +1,27 @@
+"""A run of any algorithm from settings to summary."""
+
+from typing import Any
+
+from experiments import command
+from experiments.algorithm import Algorithm
+from experiments.configdict import from_config
+from experiments.finish import finish, report
+from experiments.loop import train
+from experiments.run import open_run
+from experiments.workdir import claim, finished
+
+
+def run(algorithm: Algorithm, config: Any) -> None:
+    """One run; a run that is over is only reported.
+
+    Args:
+        algorithm: what is run.
+        config: the ConfigDict of the command line.
+    """
+    command.use_compilation_cache()
+    settings = from_config(algorithm.settings, config)
+    with claim(settings) as workdir:
+        if not finished(workdir, settings.run.steps):
+            with open_run(algorithm, algorithm.build(settings), workdir) as run:
+                finish(run, train(run))
+        print(report(workdir))

@@ -1,0 +1,1 @@
+"""Does a training fit a GPU?  ``python -m experiments.quantize --plan``."""

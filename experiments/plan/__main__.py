@@ -1,0 +1,87 @@
+"""Does this training fit this GPU, where do the bytes go, and what to change if not: from shapes alone.
+
+usage: python -m experiments.quantize --plan [--config FILE] [--config.KEY=VALUE ...]
+
+  python -m experiments.quantize --plan --config.model=65B --config.gpu_gib=48
+  python -m experiments.quantize --plan --config.model=Qwen/Qwen2.5-7B --config.gpu_gib=16 --config.batch=8 \\
+      --config.length=1024
+  python -m experiments.quantize --plan --config configs/plan.py:ia3 --config.model=model.gguf --config.gpu_gib=8
+
+The training step itself is compiled ahead of time for the CPU backend of XLA, and the figures are those of its
+memory_analysis(); no weight is read or fetched.  configs/plan.py:KIND plans an adapter of that kind (lora, ia3, prompt,
+prefix, full).
+"""
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+import jax
+
+from experiments import command
+from experiments.configdict import from_config
+from experiments.plan.advice import Suggestion, advise
+from experiments.plan.memory import GIB, Usage, measure
+from experiments.plan.settings import PlanSettings, job_of
+from experiments.plan.steps import Job
+from lqlm.io.disk import write_atomic
+
+DEFAULT = "configs/plan.py"
+
+
+def main(config: Any) -> None:
+    """Plan, print, and write the figures if asked to."""
+    settings = from_config(PlanSettings, config)
+    jax.config.update("jax_platforms", "cpu")  # the same figures on every machine
+    command.use_compilation_cache()
+    room = round((settings.gpu_gib - settings.reserve_gib) * GIB)
+    plan = functools.cache(functools.partial(measure, step=settings.step))
+    job = job_of(settings)
+    usage = plan(job)
+    suggestions = advise(job, room, plan) if usage.device > room and settings.suggest else []
+    print(text(settings, job, usage, suggestions))
+    if settings.json:
+        write_atomic(settings.json, as_json(settings, usage, suggestions))
+
+
+def text(settings: PlanSettings, job: Job, usage: Usage, suggestions: list[Suggestion]) -> str:
+    """The plan for a person."""
+    lines = [f"{settings.model}, {settings.step}, batch {job.batch} x {job.tokens} tokens: GiB on the device"]
+    lines += [f"  {name:18} {size / GIB:7.2f}" for name, size in usage.parts.items()]
+    lines.append(f"  {'in all':18} {usage.device / GIB:7.2f}")
+    if usage.memory.host_arguments:
+        lines.append(f"on the host: moments {usage.memory.host_arguments / GIB:.2f}")
+    lines.append(_verdict(settings, usage))
+    for number, (change, changed) in enumerate(suggestions, 1):
+        lines.append(f"  {number}. --config.{change.words:28} -> {changed.device / GIB:6.2f} GiB  ({change.price})")
+    if suggestions:
+        lines.append(_verdict(settings, suggestions[-1].usage, "with these changes it "))
+    return "\n".join(lines)
+
+
+def _verdict(settings: PlanSettings, usage: Usage, start: str = "it ") -> str:
+    room = settings.gpu_gib - settings.reserve_gib
+    spare = room - usage.device / GIB
+    words = f"fits, {spare:.2f} GiB to spare" if spare >= 0 else f"does not fit: {-spare:.2f} GiB too much"
+    return f"{start}{words}, on a GPU of {settings.gpu_gib:g} GiB less {settings.reserve_gib:g} in reserve"
+
+
+def as_json(settings: PlanSettings, usage: Usage, suggestions: list[Suggestion]) -> str:
+    """The plan as JSON, in bytes."""
+
+    def facts(usage: Usage) -> dict[str, Any]:
+        return dataclasses.asdict(usage) | {"device": usage.device, "parts": usage.parts}
+
+    found = {
+        "fits": usage.device <= (settings.gpu_gib - settings.reserve_gib) * GIB,
+        "usage": facts(usage),
+        "suggestions": [{"change": s.change.words, "usage": facts(s.usage)} for s in suggestions],
+        "jax": jax.__version__,
+        "settings": dataclasses.asdict(settings),
+    }
+    return json.dumps(found, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    command.run(main, PlanSettings, __doc__ or "", DEFAULT)

@@ -1,0 +1,1 @@
+"""Quantize a model, within a budget of bits or in one format, and turn it back."""

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning as an experiment: ``python -m experiments.sft``."""

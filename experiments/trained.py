@@ -1,0 +1,73 @@
+"""Base and adapters of a run: made at its beginning, merged for decoding, and written at its end."""
+
+from collections.abc import Callable
+
+import jax
+
+from experiments.run import Run
+from experiments.settings import Experiment, ModelSettings, mergeable
+from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
+from lqlm.adapters.init import init_adapters
+from lqlm.adapters.merge import merge
+from lqlm.algorithms.step import TrainState
+from lqlm.io.export import save_hf
+from lqlm.io.load import LoadedModel, load_model
+from lqlm.io.peft import save_peft
+from lqlm.models.transformer import bind
+from lqlm.quant.qtensor import QuantConfig
+from lqlm.types import Key, PyTree
+
+Policy = Callable[[PyTree, PyTree], tuple[PyTree, PyTree | None]]
+
+
+def load(settings: ModelSettings, adapter: AdapterConfig) -> LoadedModel:
+    """The model of a run; dense where the initial adapters are to be made from what quantization would lose."""
+    return load_model(settings.source, None if _decomposes(adapter) else _quant(settings), settings.dtype)
+
+
+def begin(key: Key, base: PyTree, settings: Experiment) -> tuple[PyTree, PyTree]:
+    """``(base, adapters)`` before the first step; the key is consumed."""
+    quant = _quant(settings.model) if _decomposes(settings.adapter) else None
+    return init_adapters(key, base, settings.adapter, quant)
+
+
+def _quant(settings: object) -> QuantConfig | None:
+    return settings.quant if isinstance(settings, ModelSettings) and settings.quantize else None
+
+
+def _decomposes(adapter: AdapterConfig) -> bool:
+    return isinstance(adapter, LoraConfig) and adapter.decomposes
+
+
+def kept(adapters: PyTree, adapter: AdapterConfig) -> PyTree | None:
+    """A copy of the initial adapters, in host memory, where `save` needs them."""
+    return jax.device_get(adapters) if _decomposes(adapter) else None
+
+
+def has_dropout(adapter: AdapterConfig) -> bool:
+    """Whether training draws what it leaves out."""
+    return getattr(adapter, "dropout", 0.0) > 0.0
+
+
+def policy(adapter: AdapterConfig, merged: bool) -> Policy:
+    """``(base, adapters) -> (base, adapters or None)`` to decode with; merged, a dense copy of the linear layers."""
+    return _merged if merged and mergeable(adapter) else bind
+
+
+_merge_layers = jax.jit(lambda layers, adapters: merge({"layers": layers}, adapters)["layers"])
+
+
+def _merged(base: PyTree, adapters: PyTree) -> tuple[PyTree, None]:
+    """A dense copy of the linear layers for one rollout; embedding, norms and head are the base's own."""
+    return {**base, "layers": _merge_layers(base["layers"], adapters)}, None
+
+
+def save(run: Run, state: TrainState) -> None:
+    """The result of a run: a PEFT directory, or a Hugging Face directory where all weights were trained."""
+    settings, model = run.setup.settings, run.setup.model
+    if isinstance(settings.adapter, FullConfig):
+        base, _ = bind(model.base, state.adapters)
+        save_hf(run.workdir.model, base, model.config, model.tokenizer, settings.adapter.dtype)
+        return
+    names = (settings.adapter, model.config, settings.model.source)
+    save_peft(run.workdir.adapter, state.adapters, *names, initial=run.setup.initial)
