@@ -82,14 +82,14 @@ def cli(monkeypatch, capfd, logging_kept, model):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)  # conftest has set one
 
-    def call(*arguments, config=f"{CONFIG}:{model}", module=grpo):
+    def call(*arguments, config=f"{CONFIG}:{model}", module=grpo, settings=None):
         given = [f"--config={config}"] if config else []
         monkeypatch.setattr(sys, "argv", ["command", *given, *arguments])
         before = set(flags.FLAGS)
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:
-                command.run(module.main, module.ALGORITHM.settings, module.__doc__, module.DEFAULT)
+                command.run(module.main, settings or module.ALGORITHM.settings, module.__doc__, module.DEFAULT)
         finally:
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)

@@ -160,10 +160,10 @@ def test_models_by_name_file_and_header(model, tmp_path):
 
 
 @pytest.fixture
-def plan(cli, model, monkeypatch):
-    monkeypatch.setattr(command, "ALGORITHM", type("A", (), {"settings": PlanSettings}), raising=False)
+def plan(cli, model):
+    whole = {"config": "configs/plan.py", "module": command, "settings": PlanSettings}
     small = ("--config.length=32", "--config.adapter.rank=4", f"--config.model={model}")
-    return lambda *arguments: cli(*small, *arguments, config="configs/plan.py", module=command)
+    return lambda *arguments: cli(*small, *arguments, **whole)
 
 
 def test_the_command_prints_and_writes(plan, tmp_path):

@@ -27,14 +27,13 @@ SMALL = ("--config.text.length=32", "--config.text.windows=2", "--config.text.ca
 
 
 @pytest.fixture
-def quantize(cli, model, tmp_path, monkeypatch):
+def quantize(cli, model, tmp_path):
     """``quantize(*arguments)``: the command on the tiny model, a little text, few formats."""
-    monkeypatch.setattr(command, "ALGORITHM", type("A", (), {"settings": QuantizeExperiment}), raising=False)
 
     def call(*arguments):
         given = (f"--config.workdir={tmp_path / 'out'}", f"--config.source={model}", *SMALL)
         few = ("--config.budget.codebooks=('nf2','nf4')", "--config.budget.blocks=(32,64)")
-        return cli(*given, *few, *arguments, config=CONFIG, module=command)
+        return cli(*given, *few, *arguments, config=CONFIG, module=command, settings=QuantizeExperiment)
 
     return call
 
