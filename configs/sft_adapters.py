@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[AdapterConfig, bool, float]] = {
     "pissa": (LoraConfig(init="pissa", alpha=16.0), True, 1e-4),
     "olora": (LoraConfig(init="olora", alpha=16.0), True, 1e-4),
     "loftq": (LoraConfig(init="loftq", loftq_iterations=2), True, 2e-4),
-    "qalora": (LoraConfig(group=64), True, 2e-4),
+    "qalora": (LoraConfig(group=64, rank=8, alpha=16.0), True, 2e-4),
     "ia3": (Ia3Config(), True, 1e-2),
     "prompt": (PromptConfig(), True, 1e-2),
     "prefix": (PrefixConfig(), True, 1e-2),
