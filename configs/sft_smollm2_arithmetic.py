@@ -2,9 +2,8 @@
 
 Command:   python -m experiments.sft --config configs/sft_smollm2_arithmetic.py
 Hardware:  2 CPU cores, 4 GiB of memory.
-Minutes:   not measured yet; a step of 4 x 256 tokens takes 5 seconds on two cores of an AMD EPYC.
-Expected:  not measured yet for 20 steps.  With --config.run.steps=6 --config.run.eval_every=3: held-out perplexity 15.3
-           before, 3.9 after; token accuracy 48% and 62%; 1.4 minutes, other work beside it.
+Minutes:   5 on two cores of an AMD EPYC, other work beside it.
+Expected:  held-out perplexity 15.3 -> 2.24, token accuracy 47% -> 74%, exact answers 0 -> 4 of 32 (seed 0).
 Own data:  --config.data.source=FILE.jsonl --config.data.heldout=50 --config.workdir=runs/mine
 """
 
