@@ -2,6 +2,8 @@
 
 Command:   python -m experiments.export --config.adapter=runs/sft_smollm2_arithmetic/adapter --config.out=runs/merged
 Hardware:  2 CPU cores, 3 GiB of memory.
+Minutes:   less than 1.
+Expected:  a directory that transformers loads, and how much of what the adapter changed rounding loses.
 """
 
 from experiments.configdict import as_config

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from experiments.command import load_config
 from experiments.configdict import as_config, from_config, kind_of, kinds
+from experiments.export import ExportSettings
 from experiments.grpo import __main__ as grpo
 from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
 from experiments.plan.settings import PlanSettings
@@ -41,6 +42,7 @@ COMMANDS = {
     "sft": SFTExperiment,
     "quantize": QuantizeExperiment,
     "quantize --plan": PlanSettings,
+    "export": ExportSettings,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
