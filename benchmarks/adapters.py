@@ -2,7 +2,8 @@
 
 Runs ``experiments.sft`` with ``configs/sft_adapters.py`` for each kind and seed, one after the other, and prints a
 table of held-out perplexity and token accuracy, before and after.  A run that is over is not run again.  16 steps of 2
-packed rows of 256 tokens with SmolLM2-135M-Instruct; other options, such as ``--config.run.steps=40``, are passed on.
+packed rows of 256 tokens with SmolLM2-135M-Instruct; other options, such as ``--config.run.steps=40``, are passed on:
+with ``--config.run.generate=40`` the table also holds ROUGE-L of the greedy completions of 40 held-out prompts.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from benchmarks.memory import print_table
 from configs.sft_adapters import KINDS
 
 CONFIG = "configs/sft_adapters.py"
-KEYS = ("eval/perplexity", "eval/mean_token_accuracy")
+KEYS = {"eval/perplexity": "perplexity", "eval/mean_token_accuracy": "accuracy", "eval/rougeL": "ROUGE-L"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,17 @@ def run(kind: str, seed: int, folder: pathlib.Path, options: Sequence[str]) -> R
     return Result(kind, seed, found["before"], found["after"], found["trained_parameters"], found["seconds/update"])
 
 
+def measured(results: Sequence[Result]) -> list[str]:
+    """The metrics that every run has."""
+    return [key for key in KEYS if all(key in r.after for r in results)]
+
+
 def rows(results: Sequence[Result]) -> list[list[str]]:
     """A row for each kind: means over seeds, and the standard deviation where there are several."""
-    table = []
+    table, keys = [], measured(results)
     for kind in dict.fromkeys(r.kind for r in results):
         same = [r for r in results if r.kind == kind]
-        cells = [cell for key in KEYS for cell in _mean(same, key)]
+        cells = [cell for key in keys for cell in _mean(same, key)]
         table.append([kind, str(len(same)), f"{same[0].parameters:,}", *cells, f"{_seconds(same):.0f}"])
     return table
 
@@ -73,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=pathlib.Path, help="also write every run's figures to this file")
     options, rest = parser.parse_known_args(argv)
     results = [run(kind, seed, options.workdir, rest) for kind in options.kinds for seed in options.seeds]
-    header = ["kind", "seeds", "trained", "perplexity before", "after", "accuracy before", "after", "s of updates"]
-    print_table(header, rows(results))
+    columns = [cell for key in measured(results) for cell in (f"{KEYS[key]} before", "after")]
+    print_table(["kind", "seeds", "trained", *columns, "s of updates"], rows(results))
     if options.json:
         options.json.write_text(json.dumps([dataclasses.asdict(r) for r in results], indent=2) + "\n")
 

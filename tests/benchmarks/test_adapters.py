@@ -2,15 +2,15 @@
 
 import pytest
 
-from benchmarks.adapters import KEYS, Result, rows
+from benchmarks.adapters import KEYS, Result, measured, rows
 from configs.sft_adapters import KINDS, get_config
 from experiments.configdict import from_config
 from experiments.sft.settings import SFTExperiment
 from lqlm.errors import UserError
 
 
-def result(kind, seed, after):
-    return Result(kind, seed, dict.fromkeys(KEYS, 4.0), dict.fromkeys(KEYS, after), 1234, 10.0)
+def result(kind, seed, after, keys=tuple(KEYS)[:2]):
+    return Result(kind, seed, dict.fromkeys(keys, 4.0), dict.fromkeys(keys, after), 1234, 10.0)
 
 
 def test_a_row_for_each_kind_with_means_and_spread():
@@ -20,6 +20,13 @@ def test_a_row_for_each_kind_with_means_and_spread():
         ["lora", "2", "1,234", "4.000", spread, "4.000", spread, "10"],
         ["ia3", "1", "1,234", "4.000", "2.000", "4.000", "2.000", "10"],
     ]
+
+
+def test_a_metric_is_shown_where_every_run_has_it():
+    both = [result("lora", 0, 1.0, tuple(KEYS)), result("ia3", 0, 2.0)]
+    assert measured(both) == ["eval/perplexity", "eval/mean_token_accuracy"]
+    assert measured(both[:1]) == list(KEYS)
+    assert len(rows(both[:1])[0]) == 3 + 2 * len(KEYS) + 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
