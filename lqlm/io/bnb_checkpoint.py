@@ -6,7 +6,6 @@ its kin beside it (see :mod:`lqlm.quant.bnb`).  Embedding, head, norms and whate
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,46 +13,31 @@ import numpy as np
 
 from lqlm.errors import UserError
 from lqlm.io.export import as_hf, check_dtype, entries, write_model
+from lqlm.io.packed import PackedWeights
 from lqlm.io.safetensors import SafeTensors
 from lqlm.io.tokenizer import Tokenizer
 from lqlm.models.config import ModelConfig, config_to_hf
 from lqlm.quant.bnb import STATE, from_bnb, is_bnb_key, read_state, to_bnb
-from lqlm.quant.qtensor import QTensor, QuantConfig, dequantize
+from lqlm.quant.qtensor import QTensor, QuantConfig
 from lqlm.types import PyTree
 
 _WEIGHT = ".weight"
 
 
 @dataclasses.dataclass(frozen=True)
-class BnbWeights:
+class BnbWeights(PackedWeights):
     """An open checkpoint of bitsandbytes; numbers are read when asked for.
 
     Attributes:
-      inner: the safetensors files.
       quantized: the names of the weights that are held in 4 bits.
     """
 
-    inner: SafeTensors
     quantized: frozenset[str]
 
     @property
     def names(self) -> frozenset[str]:
         """The names of all tensors, the facts beside quantized weights left out."""
         return frozenset(name for name in self.inner.names if not is_bnb_key(name))
-
-    @property
-    def files(self) -> tuple[pathlib.Path, ...]:
-        """The files that hold the weights."""
-        return self.inner.files
-
-    def describe(self, name: str) -> str:
-        """Where a tensor lies, for messages."""
-        return self.inner.describe(name)
-
-    def get(self, name: str) -> np.ndarray:
-        """A tensor under its name; one that is quantized is dequantized to float32 ``[out, in]``."""
-        q = self.packed(name)
-        return self.inner.get(name) if q is None else np.asarray(dequantize(q, np.dtype(np.float32))).T
 
     def packed(self, name: str) -> QTensor | None:
         """A quantized weight as ``[in, out]``, its bytes as they are; None for a dense one."""

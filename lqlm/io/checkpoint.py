@@ -5,6 +5,9 @@ killed at any moment leaves whole checkpoints only.  The state is stored as ``{l
 leaf's shape, dtype and CRC-32: restoring checks all three, whatever the storage below promises.  Nothing that is read
 names its own place or its devices, so a directory can be copied to another machine.
 
+On several hosts, which must see one directory, every process calls every method; the state is brought together leaf by
+leaf, and written by the first.  Shards have no place in a checkpoint: it restores onto any mesh, or onto one device.
+
 The base model is never part of the state: put its id, quantization and checksum into ``extra``.
 """
 
@@ -20,8 +23,10 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from lqlm.errors import UserError
 from lqlm.io.disk import clear_when_full
@@ -50,10 +55,12 @@ class Checkpoints:
         self._open()
 
     def _open(self) -> None:
-        with clear_when_full(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if _first():
+            with clear_when_full(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        _all("checkpoints opened")
         # Synchronous: a save is over when it returns, and a full disk is known at the step that met it.
         options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -159,9 +166,21 @@ class Checkpoints:
         for step, error in unreadable:
             name = self.directory / str(step)
             _log.warning("%s does not read (%s): set aside, going on from step %d", name, _first_line(error), used)
-            name.rename(_free_name(name))
+            if _first():
+                name.rename(_free_name(name))
         if unreadable:
             self._open()
+
+
+def _first() -> bool:
+    """Whether this process makes, renames and removes folders for all."""
+    return jax.process_index() == 0
+
+
+def _all(name: str) -> None:
+    """Wait until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lqlm.sharding import put, whole
 from lqlm.types import PyTree
 
 
@@ -20,9 +21,12 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 
 
 def to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    """Copies on the host by leaf path; a typed PRNG key becomes its raw uint32 words."""
+    """Copies on the host by leaf path; a typed PRNG key becomes its raw uint32 words.
+
+    What is split over several hosts is brought together on each: all of them call it.
+    """
     return {
-        path: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        path: np.asarray(whole(jax.random.key_data(leaf) if _is_key(leaf) else leaf))
         for path, leaf in named_leaves(tree).items()
     }
 
@@ -66,6 +70,8 @@ def _place(array: np.ndarray, like: Any) -> Any:
         return array.item()  # a Python number
     # An array that was never put anywhere stays so: committing it would change the compiled step's signature.
     sharding = like.sharding if getattr(like, "committed", True) else None
+    if sharding is not None and not sharding.is_fully_addressable:
+        return put(array, sharding)
     if not _is_key(like):
         return jax.device_put(array, sharding, may_alias=False)  # the step donates its state
     key = jax.random.wrap_key_data(jax.device_put(array, may_alias=False), impl=_key_impl(like))

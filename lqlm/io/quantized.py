@@ -10,7 +10,6 @@ that occur, and the format of every weight.
 import dataclasses
 import functools
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,13 +20,14 @@ import numpy as np
 from lqlm.adapters.configs import LINEARS
 from lqlm.errors import UserError
 from lqlm.io.export import as_hf, check_dtype, entries, write_model
+from lqlm.io.packed import PackedWeights
 from lqlm.io.safetensors import SafeTensors
 from lqlm.io.tokenizer import Tokenizer
 from lqlm.models.config import ModelConfig, config_to_hf
 from lqlm.models.convert import layer_tensors
 from lqlm.quant.budget import label
 from lqlm.quant.double import DoubleQuantized
-from lqlm.quant.qtensor import QTensor, QuantConfig, check_finite, dequantize, quantize
+from lqlm.quant.qtensor import QTensor, QuantConfig, check_finite, quantize
 from lqlm.types import Array, PyTree
 
 METHOD, VERSION = "lqlm", 1
@@ -102,16 +102,14 @@ def _key(fmt: QuantConfig) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizedWeights:
+class QuantizedWeights(PackedWeights):
     """An open directory of :func:`save_quantized`; numbers are read when asked for.
 
     Attributes:
-      inner: the safetensors files.
       formats: name to format, of every linear map; None is dense.
       shapes: name to (in, out), of every linear map.
     """
 
-    inner: SafeTensors
     formats: Mapping[str, QuantConfig | None]
     shapes: Mapping[str, tuple[int, int]]
 
@@ -120,20 +118,6 @@ class QuantizedWeights:
         """The names of all weights; the arrays of a quantized one stand under its own."""
         quantized = {name for name, fmt in self.formats.items() if fmt is not None}
         return frozenset(_owner(name, quantized) for name in self.inner.names)
-
-    @property
-    def files(self) -> tuple[pathlib.Path, ...]:
-        """The files that hold the weights."""
-        return self.inner.files
-
-    def describe(self, name: str) -> str:
-        """Where a tensor lies, for messages."""
-        return self.inner.describe(name)
-
-    def get(self, name: str) -> np.ndarray:
-        """A tensor under its name; one that is quantized is dequantized to float32 ``[out, in]``."""
-        found = self.packed(name)
-        return np.asarray(dequantize(found)).T if isinstance(found, QTensor) else self.inner.get(name)
 
     def packed(self, name: str) -> QTensor | Array | None:
         """A linear map as ``[in, out]``, as it was saved; None for any other tensor."""
