@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jax.sharding import Mesh
+
 from experiments.settings import Experiment
 from lqlm.algorithms.step import TrainState
 from lqlm.io.curves import Panel
@@ -20,6 +22,7 @@ class Setup:
         model: its base, tokenizer and checksum.
         state: before the first step.
         initial: the adapters before the first step, where they changed the base; else None.
+        mesh: of several devices, or None.
         fingerprint: of the data, so that a run goes on with the data that it was begun with; empty: not known.
     """
 
@@ -27,6 +30,7 @@ class Setup:
     model: LoadedModel
     state: TrainState
     initial: PyTree = None
+    mesh: Mesh | None = None
     fingerprint: str = ""
 
 

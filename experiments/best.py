@@ -9,8 +9,10 @@ import math
 import flax.struct
 import jax
 
+from experiments.mesh import laid_out
 from experiments.run import Run
 from lqlm.algorithms.step import TrainState
+from lqlm.sharding import whole
 from lqlm.trees import commit
 from lqlm.types import PyTree
 
@@ -43,7 +45,7 @@ def exhausted(run: Run) -> bool:
 def remember(run: Run, state: TrainState, step: int) -> None:
     """Keep a copy of adapters that have just been found the best."""
     if run.setup.settings.run.patience and best_step(run) == step:
-        run.best = jax.device_get(state.adapters)
+        run.best = jax.device_get(whole(state.adapters))
 
 
 def saved_form(run: Run, state: TrainState, best: PyTree) -> PyTree:
@@ -63,4 +65,6 @@ def restored(run: Run, state: TrainState) -> TrainState:
     """The state with the best adapters, where patience is set."""
     if run.best is None:
         return state
-    return state.replace(adapters=commit(jax.tree.map(jax.numpy.asarray, run.best)))  # type: ignore[attr-defined]
+    if run.setup.mesh is None:
+        return state.replace(adapters=commit(jax.tree.map(jax.numpy.asarray, run.best)))  # type: ignore[attr-defined]
+    return state.replace(adapters=laid_out(run.setup.mesh, run.best, run.setup.model.config))  # type: ignore[attr-defined]

@@ -4,17 +4,25 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from experiments.mesh import batched, compiled, keyed
 from lqlm.generation.decode import Completions, generate
 from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.load import LoadedModel
 from lqlm.io.tokenizer import Tokenizer
+from lqlm.sharding import replicated
 from lqlm.types import PyTree
 
 
-def make_sampler(model: LoadedModel, sampling: SamplingConfig, group: int) -> Callable[..., Completions]:
-    """``(base, adapters, prompts_BP, prompt_mask_BP, key) -> Completions``, compiled."""
+def make_sampler(
+    model: LoadedModel, sampling: SamplingConfig, group: int, mesh: Mesh | None = None
+) -> Callable[..., Completions]:
+    """``(base, adapters, prompts_BP, prompt_mask_BP, key) -> Completions``, compiled.
+
+    On a mesh the prompts are split over its data axes, and the completions come back whole to every process.
+    """
     eos_ids, pad_id = model.tokenizer.eos_ids, model.tokenizer.pad_id
 
     def sample(base: PyTree, adapters: PyTree, tokens: jax.Array, mask: jax.Array, key: jax.Array) -> Completions:
@@ -22,7 +30,12 @@ def make_sampler(model: LoadedModel, sampling: SamplingConfig, group: int) -> Ca
             base, adapters, tokens, mask, key, model.config, sampling, group=group, eos_ids=eos_ids, pad_id=pad_id
         )
 
-    return jax.jit(sample)
+    run = compiled(sample, mesh, replicated)
+
+    def split(base: PyTree, adapters: PyTree, tokens: np.ndarray, mask: np.ndarray, key: jax.Array) -> Completions:
+        return run(base, adapters, *batched(mesh, (tokens, mask)), keyed(mesh, key))
+
+    return run if mesh is None else split
 
 
 def texts_of(tokenizer: Tokenizer, completions: Completions) -> list[list[str]]:

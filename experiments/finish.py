@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from experiments.best import best_step
+from experiments.hosts import first
 from experiments.run import Run, usage
 from experiments.workdir import Workdir
 from lqlm.algorithms.step import TrainState
@@ -19,6 +20,8 @@ def finish(run: Run, state: TrainState) -> None:
     """Write the result, curves and summary; the summary last, because it says that all is there."""
     workdir = run.workdir
     run.algorithm.save(run, state)
+    if not first():
+        return
     plot_curves(workdir.path / METRICS, workdir.curves, title=workdir.path.name, panels=run.algorithm.panels)
     write_summary(workdir.summary, summarize(run, state))
 

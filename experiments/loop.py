@@ -7,28 +7,30 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments import best
+from experiments import best, hosts
 from experiments.run import Run, usage
 from lqlm.algorithms.step import TrainState
 from lqlm.errors import UserError
 from lqlm.io.monitor import Phase
+from lqlm.sharding import whole
 
 
 def train(run: Run) -> TrainState:
     """All steps that are not done yet; returns the final state, or where patience is set the best one."""
     settings = run.setup.settings.run
     state, first = resume(run)
-    with tqdm(total=settings.steps, initial=first, unit="step", dynamic_ncols=True) as bar:
+    silent = not hosts.first()
+    with tqdm(total=settings.steps, initial=first, unit="step", dynamic_ncols=True, disable=silent) as bar:
         for step in range(first, settings.steps):
             if best.exhausted(run):
-                tqdm.write(f"step {step}: no better since step {best.best_step(run)}; stopped")
+                say(f"step {step}: no better since step {best.best_step(run)}; stopped")
                 break
             run.counter.mark()
             state, metrics = run.algorithm.one_step(run, state, step)
             done = step + 1
             if done == settings.steps or (settings.eval_every and done % settings.eval_every == 0):
                 metrics |= evaluate(run, state, done)
-                tqdm.write(_news(run, done, metrics))
+                say(_news(run, done, metrics))
             metrics |= run.timers.step_metrics() | {"compilations": run.counter.since_mark}
             run.writer.write(done, metrics)
             bar.set_postfix(_postfix(run, metrics), refresh=False)
@@ -40,9 +42,16 @@ def train(run: Run) -> TrainState:
     return best.restored(run, state)
 
 
+def say(text: str) -> None:
+    """A line above the progress bar, said once whatever the number of processes."""
+    if hosts.first():
+        tqdm.write(text)
+
+
 def resume(run: Run) -> tuple[TrainState, int]:
     """The newest checkpoint's state and step, or the initial state, evaluated and saved as step 0."""
-    found = run.checkpoints.restore(best.saved_form(run, run.setup.state, jax.device_get(run.setup.state.adapters)))
+    adapters = jax.device_get(whole(run.setup.state.adapters))
+    found = run.checkpoints.restore(best.saved_form(run, run.setup.state, adapters))
     if found is not None:
         step, saved, extra = found
         if step > run.setup.settings.run.steps:

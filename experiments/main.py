@@ -6,9 +6,10 @@ from experiments import command
 from experiments.algorithm import Algorithm
 from experiments.configdict import from_config
 from experiments.finish import finish, report
+from experiments.hosts import first, together, told
 from experiments.loop import train
 from experiments.run import open_run
-from experiments.workdir import claim, finished
+from experiments.workdir import claim, finished, follow
 
 
 def run(algorithm: Algorithm, config: Any) -> None:
@@ -20,8 +21,9 @@ def run(algorithm: Algorithm, config: Any) -> None:
     """
     command.use_compilation_cache()
     settings = from_config(algorithm.settings, config)
-    with claim(settings) as workdir:
-        if not finished(workdir, settings.run.steps):
+    with together(settings), claim(settings) if first() else follow(settings) as workdir:
+        if not told(finished(workdir, settings.run.steps)):
             with open_run(algorithm, algorithm.build(settings), workdir) as run:
                 finish(run, train(run))
-        print(report(workdir))
+        if first():
+            print(report(workdir))

@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from experiments.algorithm import Algorithm, Setup
+from experiments.hosts import first
 from experiments.workdir import Workdir
 from lqlm.io.checkpoint import Checkpoints
 from lqlm.io.metrics import MetricsWriter
@@ -15,6 +16,25 @@ from lqlm.types import PyTree
 S = TypeVar("S", bound=Setup)
 
 
+class Silence:
+    """What a process writes beside the first: nothing; the methods are those of `MetricsWriter`."""
+
+    def truncate(self, step: int) -> None:
+        """Drops nothing."""
+
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes nothing."""
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes nothing."""
+
+
 @dataclasses.dataclass
 class Run(Generic[S]):
     """What the loop carries on the host beside the training state."""
@@ -22,7 +42,7 @@ class Run(Generic[S]):
     algorithm: Algorithm
     setup: S
     workdir: Workdir
-    writer: MetricsWriter
+    writer: MetricsWriter | Silence
     checkpoints: Checkpoints
     counter: CompilationCounter
     timers: PhaseTimers
@@ -37,7 +57,7 @@ class Run(Generic[S]):
 @contextlib.contextmanager
 def open_run(algorithm: Algorithm, setup: Setup, workdir: Workdir) -> Iterator[Run]:
     """The files of a run, opened and, whatever happens, closed."""
-    with MetricsWriter(workdir.path) as writer, CompilationCounter() as counter:
+    with MetricsWriter(workdir.path) if first() else Silence() as writer, CompilationCounter() as counter:
         checkpoints = Checkpoints(workdir.checkpoints, setup.settings.run.keep)
         try:
             yield Run(algorithm, setup, workdir, writer, checkpoints, counter, PhaseTimers())

@@ -1,9 +1,13 @@
 """Base and adapters of a run: made at its beginning, merged for decoding, and written at its end."""
 
+import functools
 from collections.abc import Callable
 
 import jax
+from jax.sharding import Mesh
 
+from experiments.hosts import first
+from experiments.mesh import compiled
 from experiments.run import Run
 from experiments.settings import Experiment, ModelSettings, mergeable
 from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
@@ -13,8 +17,11 @@ from lqlm.algorithms.step import TrainState
 from lqlm.io.export import save_hf
 from lqlm.io.load import LoadedModel, load_model
 from lqlm.io.peft import save_peft
+from lqlm.models.config import ModelConfig
+from lqlm.models.products import with_products
 from lqlm.models.transformer import bind
 from lqlm.quant.qtensor import QuantConfig
+from lqlm.sharding import constrained, whole
 from lqlm.types import Key, PyTree
 
 Policy = Callable[[PyTree, PyTree], tuple[PyTree, PyTree | None]]
@@ -28,7 +35,14 @@ def load(settings: ModelSettings, adapter: AdapterConfig) -> LoadedModel:
 def begin(key: Key, base: PyTree, settings: Experiment) -> tuple[PyTree, PyTree]:
     """``(base, adapters)`` before the first step; the key is consumed."""
     quant = _quant(settings.model) if _decomposes(settings.adapter) else None
-    return init_adapters(key, base, settings.adapter, quant)
+    base, adapters = init_adapters(key, base, settings.adapter, quant)
+    return products(base, settings.model), adapters
+
+
+def products(base: PyTree, settings: object) -> PyTree:
+    """The base, multiplying in the type that the settings ask for."""
+    dtype = settings.products if isinstance(settings, ModelSettings) else ""
+    return with_products(base, dtype) if dtype else base
 
 
 def _quant(settings: object) -> QuantConfig | None:
@@ -49,25 +63,47 @@ def has_dropout(adapter: AdapterConfig) -> bool:
     return getattr(adapter, "dropout", 0.0) > 0.0
 
 
-def policy(adapter: AdapterConfig, merged: bool) -> Policy:
-    """``(base, adapters) -> (base, adapters or None)`` to decode with; merged, a dense copy of the linear layers."""
-    return _merged if merged and mergeable(adapter) else bind
+def policy(adapter: AdapterConfig, merged: bool, mesh: Mesh | None = None, cfg: ModelConfig | None = None) -> Policy:
+    """``(base, adapters) -> (base, adapters or None)`` to decode with; merged, a dense copy of the linear layers.
+
+    Args:
+        adapter: what is trained.
+        merged: whether to merge what can be merged.
+        mesh: of the run; its copy of the weights is split as they are.
+        cfg: of the model, where there is a mesh.
+    """
+    if not (merged and mergeable(adapter)):
+        return bind
+    if mesh is None:
+        return functools.partial(_merged, _merge_layers)
+    return functools.partial(_merged, compiled(functools.partial(_merge_split, cfg=cfg), mesh))
 
 
-_merge_layers = jax.jit(lambda layers, adapters: merge({"layers": layers}, adapters)["layers"])
+def _merge(layers: PyTree, adapters: PyTree) -> PyTree:
+    return merge({"layers": layers}, adapters)["layers"]
 
 
-def _merged(base: PyTree, adapters: PyTree) -> tuple[PyTree, None]:
+def _merge_split(layers: PyTree, adapters: PyTree, cfg: ModelConfig | None) -> PyTree:
+    assert cfg is not None
+    return constrained({"layers": _merge(layers, adapters)}, cfg)["layers"]
+
+
+_merge_layers = jax.jit(_merge)
+
+
+def _merged(merge_layers: Callable[[PyTree, PyTree], PyTree], base: PyTree, adapters: PyTree) -> tuple[PyTree, None]:
     """A dense copy of the linear layers for one rollout; embedding, norms and head are the base's own."""
-    return {**base, "layers": _merge_layers(base["layers"], adapters)}, None
+    return {**base, "layers": merge_layers(base["layers"], adapters)}, None
 
 
 def save(run: Run, state: TrainState) -> None:
     """The result of a run: a PEFT directory, or a Hugging Face directory where all weights were trained."""
-    settings, model = run.setup.settings, run.setup.model
+    settings, model, adapters = run.setup.settings, run.setup.model, whole(state.adapters)
+    if not first():
+        return
     if isinstance(settings.adapter, FullConfig):
-        base, _ = bind(model.base, state.adapters)
+        base, _ = bind(model.base, adapters)
         save_hf(run.workdir.model, base, model.config, model.tokenizer, settings.adapter.dtype)
         return
     names = (settings.adapter, model.config, settings.model.source)
-    save_peft(run.workdir.adapter, state.adapters, *names, initial=run.setup.initial)
+    save_peft(run.workdir.adapter, adapters, *names, initial=run.setup.initial)

@@ -14,7 +14,8 @@ from lqlm.errors import UserError
 from lqlm.io.disk import clear_when_full, write_atomic
 
 # Settings that change nothing that a resumed run must repeat.
-FREE = ("workdir", "run.checkpoint_every", "run.keep", "run.samples", "run.max_skipped", "run.reward_timeout")
+FREE = ("workdir", "run.checkpoint_every", "run.keep", "run.samples", "run.max_skipped", "run.reward_timeout", "mesh")
+HOSTS = "hosts."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,12 @@ def claim(settings: Experiment) -> Iterator[Workdir]:
         yield workdir
 
 
+@contextlib.contextmanager
+def follow(settings: Experiment) -> Iterator[Workdir]:
+    """The folder of a run that another process has claimed for all."""
+    yield Workdir(pathlib.Path(settings.workdir))
+
+
 def _open_lock(path: pathlib.Path) -> IO[str]:
     try:
         with clear_when_full(path):
@@ -103,7 +110,7 @@ def _check_same(workdir: Workdir, settings: Experiment) -> None:
     then, now = _flat(json.loads(workdir.config.read_text())), _flat(now)
     free = (*FREE, "run.steps") if settings.optim.schedule == "constant" else FREE  # a constant rate can go on longer
     for key in sorted(then.keys() | now.keys()):
-        if key not in free and then.get(key) != now.get(key):
+        if key not in free and not key.startswith(HOSTS) and then.get(key) != now.get(key):
             raise UserError(
                 f"{workdir.path} holds a run with {key}={then.get(key)!r}, this one has {now.get(key)!r}; "
                 "set --config.workdir to a new folder, or delete this one"

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-NUMERICS = {f"lqlm.{room}" for room in ("errors", "types", "order", "quant", "masked", "logprobs", "trees")}
+NUMERICS = {
+    f"lqlm.{room}"
+    for room in ("errors", "types", "order", "quant", "masked", "logprobs", "trees", "layout", "sharding")
+}
 MODELS = NUMERICS | {"lqlm.adapters", "lqlm.models"}
 BELOW_THE_EDGES = MODELS | {"lqlm.algorithms", "lqlm.optim", "lqlm.generation"}
 EDGES = {f"lqlm.{room}" for room in ("io", "tasks", "rewards", "poker")}

@@ -7,12 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from experiments import trained
 from experiments.algorithm import Setup
 from experiments.decoding import make_sampler
 from experiments.grpo.settings import GRPOExperiment, TaskSettings
 from experiments.keys import keys
+from experiments.mesh import beside, check_rows, compiled, compiled_update, laid_out, make_mesh, rows_out
 from experiments.settings import scheduled
 from lqlm.algorithms.grpo import GRPOBatch, grpo_objective
 from lqlm.algorithms.step import TrainState, init_state, make_update
@@ -73,19 +75,25 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
     specs = [RewardSpec(name, r.function, r.weight, r.params) for name, r in settings.rewards.items()]
     rewards = bind_all(specs, task)
     optimizer = make_optimizer(scheduled(settings, settings.run.steps * settings.run.updates))
-    model = trained.load(settings.model, settings.adapter)
-    prompts = encode(task, model, settings)
-    base, adapters = trained.begin(keys(settings.seed)[0], model.base, settings)
-    model = dataclasses.replace(model, base=base)
+    mesh = make_mesh(settings.mesh)
+    check_rows(mesh, run_prompts=settings.run.prompts // settings.run.micro_batches)
+    with beside(mesh):
+        model = trained.load(settings.model, settings.adapter)
+        prompts = encode(task, model, settings)
+        base, adapters = trained.begin(keys(settings.seed)[0], model.base, settings)
+        initial, state = trained.kept(adapters, settings.adapter), init_state(adapters, optimizer)
+    model = dataclasses.replace(model, base=laid_out(mesh, base, model.config))
+    state = laid_out(mesh, state, model.config)
     return GRPOSetup(
         settings=settings,
         model=model,
         task=task,
         rewards=rewards,
         prompts=prompts,
-        functions=build_functions(settings, model, optimizer),
-        initial=trained.kept(adapters, settings.adapter),
-        state=init_state(adapters, optimizer),
+        functions=build_functions(settings, model, optimizer, mesh, state),
+        initial=initial,
+        mesh=mesh,
+        state=state,
     )
 
 
@@ -110,16 +118,22 @@ def encode(task: Task, model: LoadedModel, settings: GRPOExperiment) -> Prompts:
     return Prompts(tokens, buckets, model.tokenizer.pad_id)
 
 
-def build_functions(settings: GRPOExperiment, model: LoadedModel, optimizer: optax.GradientTransformation) -> Functions:
+def build_functions(
+    settings: GRPOExperiment,
+    model: LoadedModel,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | None,
+    state: TrainState,
+) -> Functions:
     """Jit the pure functions with everything static bound."""
     run, scorer = settings.run, make_scorer(settings, model)
     update = make_update(grpo_objective(scorer, settings.grpo), optimizer, micro_batches=run.micro_batches)
     return Functions(
-        trained.policy(settings.adapter, run.merge),
-        make_sampler(model, settings.sampling, run.group),
-        make_sampler(model, dataclasses.replace(settings.sampling, temperature=0.0), 1),
-        jax.jit(lambda base, adapters, batch: scorer(adapters, base, batch, None)[0]),
-        jax.jit(update, donate_argnums=0),
+        trained.policy(settings.adapter, run.merge, mesh, model.config),
+        make_sampler(model, settings.sampling, run.group, mesh),
+        make_sampler(model, dataclasses.replace(settings.sampling, temperature=0.0), 1, mesh),
+        compiled(lambda base, adapters, batch: scorer(adapters, base, batch, None)[0], mesh, rows_out(run.prompts)),
+        compiled_update(update, mesh, state, model.config),
     )
 
 

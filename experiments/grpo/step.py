@@ -1,6 +1,7 @@
 """One step of GRPO: sample, reward, compare, update.  A function of (state, step) alone: a resumed run repeats it."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 
 from experiments.decoding import texts_of
 from experiments.grpo.setup import GRPOSetup
+from experiments.hosts import shared_rewards
 from experiments.keys import keys
+from experiments.mesh import batched, keyed
 from experiments.run import Run
 from lqlm.algorithms.advantages import centered_advantages, group_advantages, zero_variance_share
 from lqlm.algorithms.grpo import GRPOBatch
@@ -53,7 +56,7 @@ def rollout(
     with run.timers.phase("rollout") as lap:
         base, adapters = setup.functions.policy(setup.model.base, state.adapters)
         completions = jax.block_until_ready(setup.functions.sample(base, adapters, *prompts, key))
-        lap.tokens += int(completions.mask_BGC.sum())
+        lap.tokens += np.asarray(completions.mask_BGC).sum().item()
     return prompts, completions
 
 
@@ -68,7 +71,8 @@ def reward(run: GRPORun, items: Sequence[Item], completions: Completions) -> tup
         for b, item in enumerate(items)
         for g, text in enumerate(texts[b])
     ]
-    rewards = score_all(setup.rewards, samples, task=setup.task, timeout_s=setup.settings.run.reward_timeout)
+    score = functools.partial(score_all, setup.rewards, task=setup.task, timeout_s=setup.settings.run.reward_timeout)
+    rewards = shared_rewards(score, samples)
     if rewards.first_error and not run.warned:
         run.warned = True
         _log.warning("%s (said once; counted as reward_errors)", rewards.first_error)
@@ -95,12 +99,13 @@ def make_batch(
     advantages = group_advantages if settings.run.scale == "group" else centered_advantages
     tokens, mask = map(jnp.asarray, prompts)
     batch = GRPOBatch(tokens, mask, completions.tokens_BGC, completions.mask_BGC, advantages(rewards_BG))
+    batch, sampled = batched(setup.mesh, batch), np.asarray(completions.mask_BGC).sum().item()
     with run.timers.phase("logprob") as lap:
         base, score = setup.model.base, setup.functions.score
         ref = score(base, None, batch) if settings.grpo.beta else None
         old = score(base, state.adapters, batch) if settings.run.updates > 1 else None
         jax.block_until_ready((ref, old))
-        lap.tokens += int(completions.mask_BGC.sum()) * ((ref is not None) + (old is not None))
+        lap.tokens += sampled * ((ref is not None) + (old is not None))
     return dataclasses.replace(batch, old_logp_BGC=old, ref_logp_BGC=ref)
 
 
@@ -109,9 +114,9 @@ def updates(run: GRPORun, state: TrainState, batch: GRPOBatch, key: jax.Array) -
     metrics: dict[str, Any] = {}
     with run.timers.phase("update") as lap:
         for number in range(run.setup.settings.run.updates):
-            args = (run.setup.model.base, batch, jax.random.fold_in(key, number))
+            args = (run.setup.model.base, batch, keyed(run.setup.mesh, jax.random.fold_in(key, number)))
             state, metrics = jax.block_until_ready(run.setup.functions.update(state, *args))
-            lap.tokens += int(batch.completion_mask_BGC.sum())
+            lap.tokens += int(metrics["tokens"])
     return state, {name: np.asarray(value) for name, value in metrics.items()}
 
 

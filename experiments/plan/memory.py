@@ -6,6 +6,7 @@ are moments in transit between the two; they are bounded here, see :func:`in_tra
 """
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -57,8 +58,13 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def _on_host(shapes: PyTree, shardings: PyTree) -> int:
+    """Bytes of one device's parts that lie on its host."""
     pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
-    return tree_bytes([x for x, sharding in pairs if sharding.memory_kind == "pinned_host"])
+    return sum(
+        math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x, sharding in pairs
+        if sharding.memory_kind == "pinned_host"
+    )
 
 
 def compile_ahead(program: Program) -> tuple[jax.stages.Compiled, float]:

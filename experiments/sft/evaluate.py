@@ -25,7 +25,7 @@ def likelihood(run: Run[SFTSetup], state: TrainState) -> dict[str, float]:
     """Means over all held-out targets, whatever their batches: the perplexity is that of the text as a whole."""
     setup, totals = run.setup, {"nll": 0.0, "mean_token_accuracy": 0.0, "targets": 0.0}
     for rows in eval_batches(setup.data.heldout, setup.settings.run.eval_batch):
-        sums = setup.functions.sums(setup.model.base, state.adapters, batch_of(rows))
+        sums = setup.functions.sums(setup.model.base, state.adapters, batch_of(rows, setup.mesh))
         totals = {name: total + float(sums[name]) for name, total in totals.items()}
     loss = totals["nll"] / totals["targets"]
     accuracy = totals["mean_token_accuracy"] / totals["targets"]

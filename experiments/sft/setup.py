@@ -7,11 +7,13 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from experiments import trained
 from experiments.algorithm import Setup
 from experiments.decoding import make_sampler
 from experiments.keys import keys
+from experiments.mesh import beside, check_rows, compiled, compiled_update, laid_out, make_mesh
 from experiments.settings import ModelSettings, scheduled
 from experiments.sft.data import Data, Records, prepare, read_records
 from experiments.sft.scratch import make_model
@@ -25,6 +27,7 @@ from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.load import LoadedModel
 from lqlm.models.targets import target_scores
 from lqlm.optim.chains import make_optimizer
+from lqlm.sharding import replicated
 from lqlm.tasks.instructions import Prompt, prompts
 from lqlm.types import PyTree
 
@@ -57,9 +60,12 @@ class SFTSetup(Setup):
 def build(settings: SFTExperiment) -> SFTSetup:
     """All that a run needs; whatever can be wrong with the settings is found here, the cheap things first."""
     optimizer = make_optimizer(scheduled(settings, settings.run.steps))
+    mesh = make_mesh(settings.mesh)
+    check_rows(mesh, run_rows=settings.run.rows // settings.run.micro_batches)
     found = read_records(settings.data, settings.seed)
     initial = keys(settings.seed)[0]
-    model, base, adapters = _model(settings, found, initial)
+    with beside(mesh):
+        model, base, adapters = _model(settings, found, initial)
     _check_length(settings, model)
     data = prepare(settings, found, model.tokenizer, model.tokenizer.pad_id)
     if data.skipped:
@@ -67,17 +73,29 @@ def build(settings: SFTExperiment) -> SFTSetup:
             "nothing is learned from some records: %s", ", ".join(f"{r}: {n}" for r, n in data.skipped.items())
         )
     asked, longest = _prompts(settings, found, model)
+    with beside(mesh):
+        kept, state = trained.kept(adapters, settings.adapter), init_state(adapters, optimizer)
+    model, state = _on_devices(model, base, state, mesh)
     return SFTSetup(
         settings=settings,
-        model=dataclasses.replace(model, base=base),
+        model=model,
         data=data,
         fingerprint=data.feed.fingerprint,
         prompts=asked,
         prompt_length=longest,
-        functions=build_functions(settings, model, optimizer),
-        initial=trained.kept(adapters, settings.adapter),
-        state=init_state(adapters, optimizer),
+        functions=build_functions(settings, model, optimizer, mesh, state),
+        initial=kept,
+        mesh=mesh,
+        state=state,
     )
+
+
+def _on_devices(
+    model: LoadedModel, base: PyTree, state: TrainState, mesh: Mesh | None
+) -> tuple[LoadedModel, TrainState]:
+    """Base and state where the mesh has them."""
+    base = laid_out(mesh, base, model.config)
+    return dataclasses.replace(model, base=base), laid_out(mesh, state, model.config)
 
 
 def _model(settings: SFTExperiment, found: Records, key: jax.Array) -> tuple[LoadedModel, PyTree, PyTree]:
@@ -108,17 +126,24 @@ def _prompts(settings: SFTExperiment, found: Records, model: LoadedModel) -> tup
     return asked, round_up(max((len(prompt.tokens) for prompt in asked), default=1), PROMPT_MULTIPLE)
 
 
-def build_functions(settings: SFTExperiment, model: LoadedModel, optimizer: optax.GradientTransformation) -> Functions:
+def build_functions(
+    settings: SFTExperiment,
+    model: LoadedModel,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | None,
+    state: TrainState,
+) -> Functions:
     """Jit the pure functions with everything static bound."""
     scorer = make_scorer(settings, model)
     objective = sft_objective(scorer, LOSSES[settings.run.loss])
     update = make_update(objective, optimizer, micro_batches=settings.run.micro_batches)
+    sums = lambda base, adapters, batch: score_sums(scorer(adapters, base, batch, None), batch)  # noqa: E731
     sampling = SamplingConfig(max_new_tokens=settings.run.new_tokens, temperature=0.0)
     return Functions(
-        jax.jit(update, donate_argnums=0),
-        jax.jit(lambda base, adapters, batch: score_sums(scorer(adapters, base, batch, None), batch)),
-        trained.policy(settings.adapter, settings.run.merge),
-        make_sampler(model, sampling, 1),
+        compiled_update(update, mesh, state, model.config),
+        compiled(sums, mesh, replicated),
+        trained.policy(settings.adapter, settings.run.merge, mesh, model.config),
+        make_sampler(model, sampling, 1, mesh),
     )
 
 

@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.keys import keys
+from experiments.mesh import batched, keyed
 from experiments.run import Run
 from experiments.sft.setup import SFTSetup
 from lqlm.algorithms.sft import SFTBatch
@@ -21,7 +23,8 @@ def one_step(run: Run[SFTSetup], state: TrainState, step: int) -> tuple[TrainSta
     with run.timers.phase("data"):
         rows, history["data"] = setup.data.feed.at(step, history.get("data", []))
     with run.timers.phase("update") as lap:
-        state, found = jax.block_until_ready(setup.functions.update(state, setup.model.base, batch_of(rows), key))
+        args = (setup.model.base, batch_of(rows, setup.mesh), keyed(setup.mesh, key))
+        state, found = jax.block_until_ready(setup.functions.update(state, *args))
         metrics = {name: np.asarray(value) for name, value in found.items()}
         lap.tokens += int(metrics["tokens"])
     history["num_tokens"] = history.get("num_tokens", 0) + int(metrics["tokens"])
@@ -30,9 +33,9 @@ def one_step(run: Run[SFTSetup], state: TrainState, step: int) -> tuple[TrainSta
     return state, {**metrics, "num_tokens": history["num_tokens"], "fill": fill(rows), **passed}
 
 
-def batch_of(rows: PackedRows) -> SFTBatch:
-    """Rows on the device."""
-    return SFTBatch(*map(jnp.asarray, rows))
+def batch_of(rows: PackedRows, mesh: Mesh | None = None) -> SFTBatch:
+    """Rows on the device, or split over the data axes of a mesh."""
+    return SFTBatch(*map(jnp.asarray, rows)) if mesh is None else SFTBatch(*batched(mesh, tuple(rows)))
 
 
 def fill(rows: PackedRows) -> float:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from lqlm.errors import UserError
+from lqlm.layout import BATCH, constrain
 from lqlm.trees import commit, global_norm
 from lqlm.types import Array, Key, PyTree
 
@@ -126,7 +127,7 @@ def _split(x: Array, parts: int) -> Array:
         return jnp.broadcast_to(x, (parts,))
     if x.shape[0] % parts:
         raise UserError(f"update: a batch of {x.shape[0]} in {parts} micro_batches: choose a divisor of the batch")
-    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+    return constrain(x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), None, BATCH)
 
 
 def _apply(optimizer: Any, state: TrainState, grads: PyTree, finite: Array) -> TrainState:

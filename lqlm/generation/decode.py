@@ -6,9 +6,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from lqlm.generation.sampling import SamplingConfig, sample
+from lqlm.errors import UserError
+from lqlm.generation.penalties import Seen
+from lqlm.generation.sampling import SamplingConfig, add_seen, sample, start_seen
 from lqlm.models.config import ModelConfig
-from lqlm.models.groups import PrefixCache, decode_step, prefill
+from lqlm.models.groups import PrefixCache, decode_step, empty_own, prefill
+from lqlm.models.kv_cache import CacheFormat, OwnCache
 from lqlm.models.transformer import bind, logits
 from lqlm.types import Array, Key, PyTree
 
@@ -35,7 +38,8 @@ class _Loop(NamedTuple):
     out: Completions
     last_BG: Array
     done_BG: Array
-    own: tuple[Array, Array]
+    own: OwnCache
+    seen: Seen | None
 
 
 def generate(
@@ -50,6 +54,7 @@ def generate(
     group: int,
     eos_ids: tuple[int, ...],
     pad_id: int,
+    cache: CacheFormat = "model",
 ) -> Completions:
     """Sample ``group`` completions of every prompt; stops when all have ended.
 
@@ -60,15 +65,23 @@ def generate(
         prompt_mask_BP: true at real tokens.
         key: consumed; the same key gives the same samples.
         cfg: the model's shape (static).
-        sampling: temperature and the rest (static).
+        sampling: every option but `stop` (static).
         group: G (static).
         eos_ids: tokens that end a completion (static).
         pad_id: fills what comes after the end (static).
+        cache: how keys and values are stored (static), see :mod:`lqlm.models.kv_cache`.
+
+    Raises:
+        UserError: for stop texts, which only the engine can look for.
     """
+    if sampling.stop:
+        raise UserError("sampling.stop: generate compares no texts; leave it empty here or use the engine")
     base, adapters = bind(base, adapters)
-    hidden_BD, prefix = prefill(base, adapters, prompts_BP, prompt_mask_BP, cfg)
+    hidden_BD, prefix = prefill(base, adapters, prompts_BP, prompt_mask_BP, cfg, cache=cache)
     first = jnp.broadcast_to(logits(base, hidden_BD)[:, None], (prompts_BP.shape[0], group, cfg.vocab_size))
-    loop = _advance(_start(prefix, group, sampling.max_new_tokens, pad_id, cfg), first, key, sampling, eos_ids, pad_id)
+    seen = start_seen(sampling, prompts_BP, prompt_mask_BP, group, cfg.vocab_size)
+    loop = _start(prefix, group, sampling.max_new_tokens, pad_id, cfg, seen)
+    loop = _advance(loop, first, key, sampling, eos_ids, pad_id)
 
     def body(loop: _Loop) -> _Loop:
         hidden, own = decode_step(base, adapters, loop.last_BG, loop.step - 1, prefix, loop.own, cfg)
@@ -81,20 +94,19 @@ def generate(
     return loop.out.replace(steps=loop.step)  # type: ignore[attr-defined]
 
 
-def _start(prefix: PrefixCache, group: int, length: int, pad_id: int, cfg: ModelConfig) -> _Loop:
+def _start(prefix: PrefixCache, group: int, length: int, pad_id: int, cfg: ModelConfig, seen: Seen | None) -> _Loop:
     batch = prefix.mask_BP.shape[0]
     tokens = jnp.full((batch, group, length), pad_id, jnp.int32)
     out = Completions(tokens, jnp.zeros(tokens.shape), jnp.zeros(tokens.shape, bool), jnp.zeros((), jnp.int32))
     # The last sampled token never enters the cache.
-    shape = (cfg.layers, batch, group, max(length - 1, 1), cfg.kv_heads, cfg.head_dim)
-    own = (jnp.zeros(shape, prefix.k_LBPKH.dtype), jnp.zeros(shape, prefix.v_LBPKH.dtype))
-    return _Loop(jnp.zeros((), jnp.int32), out, tokens[..., 0], jnp.zeros((batch, group), bool), own)
+    own = empty_own(prefix, group, length - 1, cfg)
+    return _Loop(jnp.zeros((), jnp.int32), out, tokens[..., 0], jnp.zeros((batch, group), bool), own, seen)
 
 
 def _advance(
     loop: _Loop, logits_BGV: Array, key: Key, sampling: SamplingConfig, eos_ids: tuple[int, ...], pad_id: int
 ) -> _Loop:
-    tokens, logp = sample(jax.random.fold_in(key, loop.step), logits_BGV, sampling)
+    tokens, logp = sample(jax.random.fold_in(key, loop.step), logits_BGV, sampling, loop.seen, loop.step, eos_ids)
     alive = ~loop.done_BG
     tokens = jnp.where(alive, tokens, pad_id)
     ended = jnp.isin(tokens, jnp.asarray(eos_ids, jnp.int32))
@@ -104,4 +116,4 @@ def _advance(
         loop.out.mask_BGC.at[..., loop.step].set(alive),
         loop.out.steps,
     )
-    return _Loop(loop.step + 1, out, tokens, loop.done_BG | ended, loop.own)
+    return _Loop(loop.step + 1, out, tokens, loop.done_BG | ended, loop.own, add_seen(loop.seen, tokens, alive))

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 from lqlm.adapters.configs import BIASES, LINEARS
 from lqlm.adapters.lora import Ia3, Lora, apply_dora, apply_ia3, apply_lora
 from lqlm.adapters.taps import Tap, tap_input, tap_output
+from lqlm.layout import BATCH, constrain
+from lqlm.models.bits import from_bits
 from lqlm.models.config import ModelConfig
 from lqlm.models.layers import rms_norm, rope_tables, rotate
 from lqlm.models.remat import Remat, checkpointed, remat_scan
-from lqlm.quant.matmul import matmul
 from lqlm.quant.mixed import MixedStack
 from lqlm.quant.qtensor import QTensor
+from lqlm.sharding import gathered, product
 from lqlm.types import Array, Key, PyTree
 
 # attend(q, k, v, cache of the layer, state) -> (mixed, output of the layer, state)
@@ -41,7 +43,7 @@ def run_layers(
     """Scan the stacked layers: ``(x, outputs of attend stacked over layers, final state)``.
 
     Args:
-        base: weights; only ``base["layers"]`` is read.
+        base: weights; only ``base["layers"]`` is read, its 16-bit stacks maybe as bits (:mod:`lqlm.models.bits`).
         adapters: or None.
         x: ``[B, T, D]``.
         positions: ``[B, T]``.
@@ -63,7 +65,8 @@ def run_layers(
     def body(carry: tuple[Array, Any], slices: Any, mixed: PyTree) -> tuple[tuple[Array, Any], Any]:
         x, state = carry
         layer, tuned, cache, layer_key, number = slices
-        layer = layer | {name: w.at(number) for name, w in mixed.items()}
+        layer, x = from_bits(layer) | {name: w.at(number) for name, w in mixed.items()}, constrain(x, BATCH)
+        layer, tuned = gathered(layer, cfg), gathered(tuned, cfg)
         x, out, state = block(x, layer, tuned, tables, attend, cfg, cache, state, layer_key, number)
         return (x, state), out
 
@@ -130,8 +133,8 @@ def linear(
     if isinstance(adapter, Ia3) and adapter.on_input:
         x = apply_ia3(x, adapter)
     if isinstance(adapter, Tap):
-        return _with_bias(tap_output(matmul(tap_input(x, adapter.inputs), w), adapter.outputs), layer, name)
-    y = matmul(x, w)
+        return _with_bias(tap_output(product(tap_input(x, adapter.inputs), w, name), adapter.outputs), layer, name)
+    y = product(x, w, name)
     if isinstance(adapter, Lora):
         # A key of its own for each linear map, or all would drop the same inputs.
         own = None if key is None else jax.random.fold_in(key, LINEARS.index(name))

@@ -1,5 +1,8 @@
 """Log-probabilities that a model gives to completions: what the trainer computes and the sampler must agree with."""
 
+import functools
+
+from lqlm.layout import shardwise
 from lqlm.logprobs import chunked_token_logprobs
 from lqlm.models.config import ModelConfig
 from lqlm.models.groups import forward_groups
@@ -54,13 +57,14 @@ def completion_logprobs(
         dropout_key=dropout_key,
         remat=remat,
     )
-    logp, entropy = chunked_token_logprobs(
+    score = functools.partial(
+        chunked_token_logprobs, temperature=temperature or 1.0, chunk=chunk, with_entropy=with_entropy
+    )
+    logp, entropy = shardwise(
+        lambda hidden, targets: score(hidden, lambda h: logits(base, h), targets),
         hidden.reshape(-1, hidden.shape[-1]),
-        lambda h: logits(base, h),
         completions_BGC.reshape(-1),
-        temperature=temperature or 1.0,
-        chunk=chunk,
-        with_entropy=with_entropy,
+        rows=len(completions_BGC),
     )
     shape = completions_BGC.shape
     return logp.reshape(shape), None if entropy is None else entropy.reshape(shape)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lqlm.layout import shardwise
 from lqlm.logprobs import TokenScores, masked_token_scores
 from lqlm.models.config import ModelConfig
 from lqlm.models.remat import Remat
@@ -49,11 +50,11 @@ def target_scores(
         dropout_key=dropout_key,
         remat=remat,
     )[:, :-1]
-    scores = masked_token_scores(
+    scores = shardwise(
+        lambda hidden, *which: masked_token_scores(hidden, lambda h: logits(base, h), *which, chunk=chunk),
         hidden.reshape(-1, hidden.shape[-1]),
-        lambda h: logits(base, h),
         tokens_BT[:, 1:].reshape(-1),
         targets_BT[:, 1:].reshape(-1),
-        chunk=chunk,
+        rows=len(tokens_BT),
     )
     return jax.tree.map(lambda x: jnp.pad(x.reshape(hidden.shape[:2]), ((0, 0), (1, 0))), scores)

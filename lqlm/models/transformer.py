@@ -97,4 +97,4 @@ def hidden_and_keys(
 def logits(base: PyTree, hidden: Array) -> Array:
     """Scores over the vocabulary, float32 ``[..., V]``; a model without ``head`` uses its embedding (tied)."""
     head = base["head"] if "head" in base else base["embed"].T
-    return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+    return jnp.matmul(hidden.astype(head.dtype), head, preferred_element_type=jnp.float32)

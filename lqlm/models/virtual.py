@@ -5,13 +5,14 @@ They take the first positions; every real token sees all of them, and its own po
 
 import jax.numpy as jnp
 
+from lqlm.layout import lookup
 from lqlm.models.config import ModelConfig
 from lqlm.types import Array, PyTree
 
 
 def embed(base: PyTree, adapters: PyTree | None, tokens_BT: Array) -> Array:
     """Embeddings ``[B, V + T, D]``, those of V prompt-tuning tokens first."""
-    x = base["embed"][tokens_BT]
+    x = lookup(base["embed"], tokens_BT)
     if not adapters or "prompt" not in adapters:
         return x
     prompt = adapters["prompt"].astype(x.dtype)

@@ -1,18 +1,26 @@
-"""Multiplication by a weight that may be quantized, layer by layer in a format of its own."""
+"""Multiplication by a weight that may be quantized, layer by layer in a format of its own.
+
+On an NVIDIA GPU few rows meet 4-bit weights in a fused kernel (:mod:`lqlm.quant.kernels`); many rows, other formats and
+other platforms dequantize one matrix and multiply.  Both use the same weights, and differ in the order of the float32
+sums.  XLA cannot divide a kernel over devices and would collect its operands on each, so that a process that sees
+several devices always dequantizes; that product is divided as any other.
+"""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from lqlm.order import after
+from lqlm.quant.kernels import MOST_ROWS, fused_matmul, fused_transposed, fusible
 from lqlm.quant.mixed import MixedLayer, choose
 from lqlm.quant.qtensor import QTensor, dequantize
 from lqlm.types import Array, PyTree
 
 
 def matmul(x: Array, w: QTensor | MixedLayer | Array) -> Array:
-    """``x @ w`` in the dtype of ``x``, with sums in float32.
+    """``x @ w`` in the dtype of ``x``; the operands in the narrower of both dtypes, the sums in float32.
 
     For a quantized ``w``, ``y = x dequant(w)`` and ``dx = dy dequant(w)^T``, dequantized again in the backward pass:
     what is kept between the passes are the codes, and ``w`` gets no gradient.  Dettmers et al. 2023,
@@ -25,17 +33,65 @@ def matmul(x: Array, w: QTensor | MixedLayer | Array) -> Array:
     Returns:
         The dtype of ``x``, [..., out].
     """
-    return _frozen(x, w) if isinstance(w, QTensor | MixedLayer) else _contract(x, w.astype(x.dtype), 0)
+    if isinstance(w, QTensor | MixedLayer):
+        return _frozen(x, w)
+    return _contract(x, w, 0) if narrower(x.dtype, w.dtype) == x.dtype else _rounded(x, w)
 
 
 def _contract(x: Array, w: Array, axis: int) -> Array:
     """Sum over the last axis of ``x`` and the given one of ``w``."""
-    dims = (((x.ndim - 1,), (axis,)), ((), ()))
-    return jax.lax.dot_general(x, w, dims, preferred_element_type=jnp.float32).astype(x.dtype)
+    dims, dtype = (((x.ndim - 1,), (axis,)), ((), ())), narrower(x.dtype, w.dtype)
+    product = jax.lax.dot_general(x.astype(dtype), w.astype(dtype), dims, preferred_element_type=jnp.float32)
+    return product.astype(x.dtype)
+
+
+def narrower(a: jnp.dtype, b: jnp.dtype) -> jnp.dtype:
+    """The one of two floating types with fewer bits, the first of equals.
+
+    >>> print(narrower(jnp.dtype("float32"), jnp.dtype("bfloat16")))
+    bfloat16
+    """
+    return a if a.itemsize <= b.itemsize else b
 
 
 def _product(w: QTensor | Array, x: Array, axis: int) -> Array:
-    return _contract(x, dequantize(_after(w, x), x.dtype) if isinstance(w, QTensor) else w.astype(x.dtype), axis)
+    if not isinstance(w, QTensor):
+        return _contract(x, w, axis)
+    apart = functools.partial(_dequantized, axis=axis)
+    fits = fusible(w) and narrower(x.dtype, w.dtype) == x.dtype  # the kernel multiplies in the type of its input
+    if not (_kernels_here() and fits and 0 < x.size <= MOST_ROWS * x.shape[-1]):
+        return apart(w, x)
+    return jax.lax.platform_dependent(w, x, cuda=_FUSED[axis], default=apart)
+
+
+def _dequantized(w: QTensor, x: Array, axis: int) -> Array:
+    return _contract(x, dequantize(_after(w, x), narrower(x.dtype, w.dtype)), axis)
+
+
+def _kernels_here() -> bool:
+    """Whether this process computes on one GPU.  What it lowers for another platform has no kernels either way."""
+    return jax.default_backend() == "gpu" and jax.device_count() == 1
+
+
+def _fused(axis: int) -> Callable[[QTensor, Array], Array]:
+    """The fused product; inputs that a vmap puts before the rows are more rows, and stacks of weights dequantize."""
+
+    @jax.custom_batching.custom_vmap
+    def product(w: QTensor, x: Array) -> Array:
+        return (fused_transposed if axis else fused_matmul)(x, w)
+
+    @product.def_vmap
+    def mapped(size: int, batched: tuple[PyTree, bool], w: QTensor, x: Array) -> tuple[Array, bool]:
+        stacked = any(jax.tree.leaves(batched[0]))
+        if not stacked and x.size <= MOST_ROWS * x.shape[-1]:
+            return product(w, x), True
+        axes = (jax.tree.map(lambda yes: 0 if yes else None, batched[0]), 0 if batched[1] else None)
+        return jax.vmap(functools.partial(_dequantized, axis=axis), in_axes=axes)(w, x), True
+
+    return product
+
+
+_FUSED = (_fused(0), _fused(1))
 
 
 def _either(w: QTensor | MixedLayer, x: Array, axis: int) -> Array:
@@ -73,3 +129,19 @@ def _backward(w: PyTree, dy: Array) -> tuple[Array, None]:
 
 
 _frozen.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def _rounded(x: Array, w: Array) -> Array:
+    """A dense product of which only the operands are rounded; the derivative of a cast would round ``dx`` too."""
+    return _contract(x, w, 0)
+
+
+def _rounded_backward(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, w = kept
+    rows = tuple(range(x.ndim - 1))
+    dw = jax.lax.dot_general(x.astype(w.dtype), dy.astype(w.dtype), ((rows, rows), ((), ())))
+    return _contract(dy, w, 1), dw
+
+
+_rounded.defvjp(lambda x, w: (_contract(x, w, 0), (x, w)), _rounded_backward)

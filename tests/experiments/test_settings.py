@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from experiments.command import load_config
 from experiments.configdict import as_config, from_config, kind_of, kinds
 from experiments.export import ExportSettings
+from experiments.generate.settings import GenerateSettings
 from experiments.grpo import __main__ as grpo
 from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
 from experiments.quantize.settings import QuantizeExperiment
 from experiments.settings import Experiment, ModelSettings, scheduled
@@ -43,6 +45,8 @@ COMMANDS = {
     "quantize": QuantizeExperiment,
     "quantize --plan": PlanSettings,
     "export": ExportSettings,
+    "generate": GenerateSettings,
+    "panel": PanelExperiment,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 

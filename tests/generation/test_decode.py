@@ -12,6 +12,7 @@ import pytest
 from lqlm.adapters.configs import LoraConfig
 from lqlm.adapters.init import init_lora
 from lqlm.adapters.merge import merge
+from lqlm.errors import UserError
 from lqlm.generation.decode import generate
 from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig
@@ -25,6 +26,17 @@ from tests.tiny import pad, ragged, tiny_adapters, tiny_base, tiny_config
 NF4 = QuantConfig()
 GREEDY = SamplingConfig(max_new_tokens=6, temperature=0.0)
 WARM = SamplingConfig(max_new_tokens=6, temperature=0.7, top_k=10, top_p=0.9)
+EVERYTHING = SamplingConfig(
+    max_new_tokens=6,
+    min_new_tokens=3,
+    temperature=0.8,
+    top_k=15,
+    top_p=0.95,
+    min_p=0.01,
+    presence_penalty=0.4,
+    frequency_penalty=0.3,
+    repetition_penalty=1.3,
+)
 KEY = jax.random.key(0)
 PAD = 22
 run = jax.jit(generate, static_argnames=("cfg", "sampling", "group", "eos_ids", "pad_id"))
@@ -72,8 +84,11 @@ def test_greedy_equals_the_forward_pass_run_anew(family, quant):
     assert len(np.unique(out.tokens_BGC)) >= 5  # a model that repeats itself would show little
 
 
-@pytest.mark.parametrize("sampling", [WARM, GREEDY], ids=["warm", "greedy"])
-@pytest.mark.parametrize(("family", "quant"), [("llama", NF4), ("mistral", None)])
+@pytest.mark.parametrize(
+    ("family", "quant", "sampling"),
+    [("llama", NF4, WARM), ("mistral", None, WARM), ("llama", NF4, GREEDY), ("qwen3", None, EVERYTHING)],
+    ids=["warm nf4", "warm", "greedy nf4", "every option"],
+)
 def test_the_samplers_logp_is_the_trainers(family, quant, sampling):
     cfg, base, adapters = model(family, quant)
     out = run(base, adapters, *PROMPTS, KEY, cfg=cfg, sampling=sampling, group=4, eos_ids=(3, 7, 9), pad_id=PAD)
@@ -97,6 +112,53 @@ def test_every_sampled_token_is_in_the_nucleus():
             probs = np.exp(better - better.max())
             before = probs[better > scores[i, t - 1, row[t]] + 1e-4].sum() / probs.sum()
             assert before < WARM.top_p and scores[i, t - 1, row[t]] > better[-1] - 1e-4
+
+
+def test_every_option_together_against_the_forward_pass_and_plain_numpy():
+    """Each token of each sample is one that numpy leaves of the same logits, penalties and all."""
+    eos_ids = (3, 7, 9)
+    out = sample(EVERYTHING, group=8, eos_ids=eos_ids)
+    lengths = np.asarray(out.mask_BGC).sum(-1)
+    assert lengths.min() >= 4 and len(set(lengths.ravel().tolist())) > 1  # an end is itself a token, after the minimum
+    rows = [np.concatenate([ROWS[i], row]) for i in range(3) for row in np.asarray(out.tokens_BGC[i])]
+    tokens, mask = pad(rows, 11, "right")
+    scores = np.asarray(logits(BASE, forward(BASE, ADAPTERS, tokens, mask, CFG)), np.float64)
+    cut = 0
+    for i, row in enumerate(rows):
+        start = len(ROWS[i // 8])
+        for t in range(start, start + int(lengths.ravel()[i])):
+            left = left_by_numpy(scores[i, t - 1], row[:t], row[start:t], eos_ids, slack=1e-3)
+            assert left[row[t]]
+            cut += not left.all()
+    assert cut > 50
+
+
+def left_by_numpy(z, text, generated, eos_ids, slack):
+    """Tokens that EVERYTHING leaves, and those within ``slack`` of it."""
+    z, counts = z.copy(), np.bincount(generated, minlength=z.size)
+    before = np.isin(np.arange(z.size), text)
+    z = np.where(before, np.where(z > 0, z / 1.3, z * 1.3), z) - 0.3 * counts - 0.4 * (counts > 0)
+    if generated.size < 3:
+        z[list(eos_ids)] = -np.inf
+    z = z / 0.8
+    z[z < np.sort(z)[-15] - slack] = -np.inf
+    probs = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    nucleus = np.array([probs[probs > p].sum() for p in probs]) < 0.95 + slack
+    return nucleus & (probs >= 0.01 * probs.max() * (1 - slack))
+
+
+def test_the_end_waits_for_the_minimum():
+    """With every token but 0 an end, there is only 0 until the minimum."""
+    ends = tuple(range(1, CFG.vocab_size))
+    sampling = SamplingConfig(max_new_tokens=6, min_new_tokens=2)
+    out = sample(sampling, eos_ids=ends, group=2)
+    assert (np.asarray(out.tokens_BGC)[..., :2] == 0).all()
+    assert (np.asarray(out.mask_BGC).sum(-1) >= 3).all()
+
+
+def test_stop_texts_are_refused():
+    with pytest.raises(UserError, match=r"sampling\.stop: generate compares no texts"):
+        sample(SamplingConfig(max_new_tokens=6, stop=("end",)))
 
 
 def test_an_end_at_the_first_token():

@@ -1,0 +1,1 @@
+"""Completions for people: a chat, or a file of prompts."""

@@ -1,0 +1,1 @@
+"""A panel of experts against plain and majority-vote sampling."""

@@ -1,0 +1,103 @@
+"""Two processes over loopback, one run: the same numbers as of one, a clear end when one is lost, and a way on."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from lqlm.io.metrics import read_jsonl
+from tests.experiments.tiny_model import save_model, save_records
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return f"{save_model(folder / 'model')},{save_records(folder / 'sums.jsonl')}"
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(places, workdir, *changes, **env):
+    """One process of a run."""
+    command = [sys.executable, "-m", "experiments.sft", "--config", f"tests/sharding/two_config.py:{places}"]
+    command += ["--cache=", f"--config.workdir={workdir}", *(f"--config.{change}" for change in changes)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **CACHE, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ended(process, limit=150):
+    """Status, and what stands on stderr without progress bars and gloo's greetings."""
+    try:
+        _, err = process.communicate(timeout=limit)
+    finally:
+        process.kill()
+    lines = [line for line in err.replace("\r", "\n").split("\n") if line.startswith("error: ")]
+    return process.returncode, lines, err
+
+
+def of_two(port, index, *changes):
+    return (
+        f"hosts.coordinator=127.0.0.1:{port}",
+        "hosts.count=2",
+        f"hosts.index={index}",
+        "hosts.heartbeat=10",
+        *changes,
+    )
+
+
+def losses(workdir):
+    return [row["loss" if row["step"] else "eval/loss"] for row in read_jsonl(workdir / "metrics.jsonl")]
+
+
+@pytest.mark.slow
+def test_a_lost_process_ends_the_run_and_one_process_goes_on(places, tmp_path):
+    port, workdir = free_port(), tmp_path / "work"
+    mesh = "mesh=fsdp=2"
+    survivor = start(places, workdir, *of_two(port, 0, mesh))
+    lost = start(places, workdir, *of_two(port, 1, mesh), LQLM_TEST_KILL="2")
+    assert ended(lost)[0] == -9
+    status, errors, err = ended(survivor, 40)
+    assert status == 2 and len(errors) == 1 and "another process of the run was lost" in errors[0], err[-3000:]
+    assert [row["step"] for row in read_jsonl(workdir / "metrics.jsonl")] == [0, 1, 2]
+
+    alone = tmp_path / "alone"
+    runs = [start(places, folder) for folder in (workdir, alone)]  # on one device, the first from the checkpoint
+    for run in runs:
+        status, _, err = ended(run)
+        assert status == 0, err[-3000:]
+    assert losses(workdir) == pytest.approx(losses(alone), abs=1e-5) and len(losses(alone)) == 4
+    assert (workdir / "adapter").is_dir() and (workdir / "summary.json").exists()
+
+
+def test_a_coordinator_that_is_not_there(places, tmp_path):
+    process = start(places, tmp_path / "work", *of_two(free_port(), 1, "hosts.timeout=1", "mesh=data=-1"))
+    status, errors, err = ended(process)
+    assert status == 2 and len(errors) == 1 and "was not reached by process 1 within 1 s" in errors[0], err[-3000:]
+
+
+def test_other_settings_and_processes_that_do_not_come(places, tmp_path):
+    port = free_port()
+    alone = start(places, tmp_path / "none", *of_two(free_port(), 0, "hosts.timeout=1", "mesh=data=-1"))
+    two = [start(places, tmp_path / "work", *of_two(port, i, "mesh=data=-1", f"seed={i}")) for i in (0, 1)]
+    status, errors, err = ended(alone)
+    assert status == 2 and len(errors) == 1 and "processes [1] did not come" in errors[0], err[-3000:]
+    for process in two:
+        status, errors, err = ended(process)
+        assert status == 2 and len(errors) == 1, err[-3000:]
+        assert "process 0 has seed='0', process 1 has '1'" in errors[0]
+    assert not (tmp_path / "work").exists()
