@@ -30,7 +30,8 @@ def token_logprobs(logits: Array, targets: Array) -> Array:
     chex.assert_shape(targets, logits.shape[:-1])
     logits = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    largest, _, weights = _weights(logits)
+    return chosen - (largest[..., 0] + jnp.log(jnp.sum(weights, axis=-1)))
 
 
 def entropy(logits: Array) -> Array:
@@ -45,9 +46,18 @@ def entropy(logits: Array) -> Array:
     >>> print(entropy(jnp.zeros(4)).round(4))
     1.3863
     """
-    logp = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    p = jnp.exp(logp)
-    return -jnp.sum(p * jnp.where(p > 0, logp, 0.0), axis=-1)  # 0 log 0 = 0, where the product would be NaN
+    _, below, weights = _weights(logits.astype(jnp.float32))
+    total = jnp.sum(weights, axis=-1)
+    # With w_v = exp(z_v - max z) this is log sum w - sum w log w / sum w; 0 log 0 = 0, where the product would be NaN.
+    return jnp.log(total) - jnp.sum(weights * jnp.where(weights > 0, below, 0.0), axis=-1) / total
+
+
+def _weights(logits: Array) -> tuple[Array, Array, Array]:
+    """The largest logit [..., 1], how far all are below it, and the exponentials of that: one pass for both sums."""
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    largest = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    below = logits - largest
+    return largest, below, jnp.exp(below)
 
 
 def chunked_token_logprobs(
@@ -70,7 +80,7 @@ def chunked_token_logprobs(
       targets: int [N].
       temperature: divides the logits.
       chunk: tokens per chunk; N need not be a multiple of it.
-      with_entropy: also compute the entropy, which costs a second pass over each chunk's logits.
+      with_entropy: also compute the entropy, which has no gradient.
 
     Returns:
       (logp float32 [N], entropy float32 [N] or None).
@@ -83,7 +93,7 @@ def chunked_token_logprobs(
     @jax.checkpoint
     def score(part: tuple[Array, Array]) -> tuple[Array, Array | None]:
         logits = head(part[0]).astype(jnp.float32) / temperature
-        return token_logprobs(logits, part[1]), entropy(logits) if with_entropy else None
+        return token_logprobs(logits, part[1]), entropy(jax.lax.stop_gradient(logits)) if with_entropy else None
 
     # The padded rows score token 0 from a zero state: finite, and cut off below, so that their gradient is zero.
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, width)

@@ -29,9 +29,9 @@ _advance = jax.jit(advance, static_argnames="program", donate_argnames="slots")
 class Engine:
     """Completes requests, so many at once as it has slots, in a state of fixed size and with programs of fixed shape.
 
-    A sample depends on the run's key, its request's number in the order of arrival, its own number and nothing else:
-    not on its slot, its neighbours or the number of slots (but for the rounding of sums).  Greedy tokens are those of
-    :func:`lqlm.generation.decode.generate`.
+    A sample depends on the run's key, its request's number (of its own, or in the order of arrival), its own number
+    and nothing else: not on its slot, its neighbours or the number of slots (but for the rounding of sums).  Greedy
+    tokens are those of :func:`lqlm.generation.decode.generate`.
 
     Args:
         base: weights, quantized or dense, on one device.
@@ -89,7 +89,7 @@ class Engine:
 
         Raises:
             UserError: for an empty prompt, one too long for the buckets or the model, a token that is not in the
-                vocabulary, and a limit outside of the engine's.
+                vocabulary, a limit outside of the engine's, and a number out of its range.
         """
         cfg, sampling, name = self.program.cfg, self.sampling, f"request {request.id!r}"
         size, room, limit = len(request.tokens), max(self.program.engine.prompt_buckets), self.limit(request)
@@ -98,6 +98,8 @@ class Engine:
         if not max(sampling.min_new_tokens, 1) <= limit <= sampling.max_new_tokens:
             least = max(sampling.min_new_tokens, 1)
             raise UserError(f"{name}: max_new_tokens is {limit}; it must be {least} to {sampling.max_new_tokens}")
+        if request.number is not None and not 0 <= request.number < 2**31:
+            raise UserError(f"{name}: number is {request.number}; it must be 0 to {2**31 - 1}")
         check_context(size, limit, cfg.max_positions, name)
         if not all(0 <= token < cfg.vocab_size for token in request.tokens):
             raise UserError(f"{name}: a token is not in the vocabulary, 0 to {cfg.vocab_size - 1}; check its tokenizer")

@@ -17,7 +17,7 @@ class Live:
 
     Attributes:
         request: itself.
-        number: in the order of arrival.
+        number: what its random numbers depend on.
         limit: most tokens of a sample.
         streams: G, the samples' texts.
         counts: int [G], the samples' tokens.

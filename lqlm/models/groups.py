@@ -65,7 +65,7 @@ def prefill(
     prompts see each other's keys and values as they were computed; the format is what decoding reads.
     """
     base, adapters = bind(base, adapters)
-    hidden, (k, v) = hidden_and_keys(base, adapters, tokens_BP, mask_BP, cfg)
+    hidden, (k, v) = hidden_and_keys(_with_bits(base), adapters, tokens_BP, mask_BP, cfg)
     virtual, number = prompt_length(adapters) + prefix_length(adapters), storage_type(cache, k.dtype)
     return hidden[:, -1], PrefixCache(store(k, number), store(v, number), extended(mask_BP, virtual))
 
@@ -196,9 +196,14 @@ def decode_step(
     attend = _attend_one(step if step.ndim == 0 else step_BG, _one_seen(pos_BG, step_BG, prefix, own, cfg))
     caches = (jnp.arange(cfg.layers, dtype=jnp.int32), prefix.k_LBPKH, prefix.v_LBPKH)
     x, pos = lookup(base["embed"], tokens_BG), jnp.broadcast_to(pos_BG, tokens_BG.shape)
-    weights = {"layers": {n: w if isinstance(w, MixedStack) else as_bits(w) for n, w in base["layers"].items()}}
-    x, _, state = run_layers(weights, adapters, x, pos, attend, cfg, caches=caches, state=OwnCache(*own))
+    x, _, state = run_layers(_with_bits(base), adapters, x, pos, attend, cfg, caches=caches, state=OwnCache(*own))
     return rms_norm(x, base["norm"], cfg.norm_eps), state
+
+
+def _with_bits(base: PyTree) -> PyTree:
+    """The base with its layers ready to be scanned, where nothing is differentiated; formats that differ stay."""
+    layers = {name: w if isinstance(w, MixedStack) else as_bits(w) for name, w in base["layers"].items()}
+    return {**base, "layers": layers}
 
 
 def _one_seen(

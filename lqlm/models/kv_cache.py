@@ -7,9 +7,9 @@ the trainer's, which stores nothing, and its bytes for each key or value of 64 n
 format   bytes largest error mean error
 ======== ===== ============= ==========
 model      256       0.00003   0.000005
-bfloat16   128       0.09      0.006
-fp8         68       0.8       0.08
-int8        68       0.3       0.04
+bfloat16   128       0.09      0.005
+fp8         68       0.7       0.07
+int8        68       0.3       0.03
 ======== ===== ============= ==========
 
 Narrow floats are held as their bits, unsigned integers of the same width: XLA's CPU backend moves such floats as wider

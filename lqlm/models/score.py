@@ -38,7 +38,7 @@ def completion_logprobs(
         cfg: the model's shape.
         temperature: divides the logits, as the sampler's does; 0 (greedy) scores at temperature 1.
         chunk: tokens whose logits are held at once.
-        with_entropy: also return the entropy of each token's distribution.
+        with_entropy: also return the entropy of each token's distribution, without a gradient.
         dropout_key: switches the adapters' dropout on.
         remat: what is computed again in the backward pass, see :mod:`lqlm.models.remat`.
 

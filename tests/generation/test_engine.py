@@ -34,6 +34,7 @@ GREEDY = SamplingConfig(max_new_tokens=MOST, temperature=0.0)
 WARM = SamplingConfig(max_new_tokens=MOST, temperature=0.9)
 ENGINE = EngineConfig(slots=3, group=2, prompt_buckets=(8,), chunk=3)
 TWO_BUCKETS = EngineConfig(slots=3, group=2, prompt_buckets=(8, 4), chunk=3, admit=2)
+SINGLE = EngineConfig(slots=1, group=2, prompt_buckets=(8,), chunk=1)
 STEADY = EngineConfig(slots=2, group=2, prompt_buckets=(8,), chunk=100)
 EOS = (3, 7)
 ROWS = ragged(0, (2, 5, 1, 8, 3, 4, 7), CFG.vocab_size)
@@ -112,6 +113,9 @@ def test_samples_follow_the_key_and_the_order_of_arrival():
     same(*({n: s for n, s in said.items() if n[0] in ("r0", "r2", "r4", "r6")} for said in (warm(), found)))
     again = collect(make().run(REQUESTS, jax.random.PRNGKey(1)))
     assert sum(again[name][0] != said[0] for name, said in warm().items()) > 8
+    numbered = [dataclasses.replace(request, number=i) for i, request in enumerate(REQUESTS)]
+    part = collect(make().run(numbered[:3:-1], KEY))  # as a batch that is resumed
+    same({name: warm()[name] for name in part}, part)
     shifted = collect(make().run([others[0], *REQUESTS], KEY))
     assert sum(shifted[name][0] != said[0] for name, said in warm().items()) > 8
 
@@ -234,7 +238,15 @@ def test_texts_are_cut_before_a_stop_text():
     for tokens, _, text, _ in whole.values():
         assert text == decode(tokens)
     pairs = [(name, said[2][i : i + 2]) for name, said in whole.items() for i in range(1, len(said[2]) - 1)]
-    name, stop = next((name, stop) for name, stop in pairs if "\ufffd" not in stop)
+
+    def until(name, stop):
+        return next((n for n in range(MOST) if stop in decode(whole[name][0][:n])), len(whole[name][0]))
+
+    name, stop = next(  # that ends a sample before the other one of its request
+        (name, stop)
+        for name, stop in pairs
+        if "\ufffd" not in stop and until(name, stop) < until((name[0], 1 - name[1]), stop)
+    )
     engine = make(dataclasses.replace(WARM, stop=(stop, "never")), decode=decode)
     found = collect(engine.run(REQUESTS, KEY))
     assert found[name][3] == "stop" and any(said[3] != "stop" for said in found.values())
@@ -246,9 +258,10 @@ def test_texts_are_cut_before_a_stop_text():
             assert text == before[2][: before[2].index(stop)]
         else:
             assert (tokens, text, finish) == (before[0], before[2], before[3]) and stop not in text
-    stats, stopped = engine.stats, sum(said[3] == "stop" for said in found.values())
-    assert stats.tokens == sum(len(said[0]) for said in found.values())
-    assert stats.occupied <= stats.tokens - 14 + 2 * stopped  # a stopped sample ends with its call of three steps
+    assert engine.stats.tokens == sum(len(said[0]) for said in found.values())
+    single = make(dataclasses.replace(WARM, stop=(stop, "never")), SINGLE, decode=decode)
+    same(found, collect(single.run(REQUESTS, KEY)))
+    assert single.stats.occupied == single.stats.tokens - 14  # the device does not go on with what has stopped
 
 
 def test_stats():
@@ -274,6 +287,7 @@ def test_stats():
         (Request("a", (1,), MOST + 1), "request 'a': max_new_tokens is 8; it must be 1 to 7"),
         (Request("a", (1,), 0), "request 'a': max_new_tokens is 0"),
         (Request("a", (1, 23)), "request 'a': a token is not in the vocabulary, 0 to 22"),
+        (Request("a", (1,), number=2**31), "request 'a': number is 2147483648; it must be 0 to 2147483647"),
         (REQUESTS[0], "request 'r0' was there before"),
     ],
 )
