@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import itertools
 import json
 import pathlib
 
@@ -155,7 +154,11 @@ def same(found, case):
         np.testing.assert_allclose(found["scores"], case["scores"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "number"), list(itertools.product(maker.EOS_IDS, range(len(maker.CASES)))))
+# Every case with one of the models; the goldens hold all of them.
+TINY = [(list(maker.EOS_IDS)[number % len(maker.EOS_IDS)], number) for number in range(len(maker.CASES))]
+
+
+@pytest.mark.parametrize(("name", "number"), TINY)
 def test_tiny_beams(name, number):
     case = [case for case in golden["tiny"]["cases"] if case["model"] == name][number]
     eos_ids = maker.EOS_IDS[name]
