@@ -97,17 +97,18 @@ def linear_parameters(model: LoadedModel) -> int:
     return model.config.layers * sum(math.prod(model.base["layers"][name].shape[-2:]) for name in LINEARS)
 
 
-def limits(model: LoadedModel, shape: Shape, flops: float, bandwidth: float) -> Seconds:
+def limits(model: LoadedModel, shape: Shape, flops: float, bandwidth: float, size: int) -> Seconds:
     """Seconds that no program of these products and bytes can beat on this machine.
 
     The update multiplies forward and with respect to its inputs, 4 operations for each number and token of the layers,
-    and 6 for the head, over the completions only.  Decoding reads every number once a token, in float32.
+    and 6 for the head, whose logits are computed again, over the completions only.  Decoding reads every number once a
+    token, in ``size`` bytes.
     """
     cfg, linears = model.config, linear_parameters(model)
     head, own = cfg.vocab_size * cfg.width, shape.prompts * shape.group * shape.new
-    update = 4 * linears * (shape.prompts * shape.prompt + own) + 4 * head * own
+    update = 4 * linears * (shape.prompts * shape.prompt + own) + 6 * head * own
     prefill = 2 * linears * shape.prompts * shape.prompt
-    decode = 4 * (linears + head) * shape.new / bandwidth
+    decode = size * (linears + head) * shape.new / bandwidth
     return {"generate": prefill / flops + decode, "update": update / flops}
 
 
@@ -199,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print_table(["ratio of the minima", *PHASES], ratios(found))
     shape = Shape(options.prompts, options.group, options.prompt, options.new)
     flops, bandwidth = {d: product_rate("bfloat16" if d == MIXED else d) for d in options.own}, read_rate()
-    bounds = {d: limits(_model(d), shape, flops[d], bandwidth) for d in options.own}
+    bounds = {d: limits(_model(d), shape, flops[d], bandwidth, 4 if d == "float32" else 2) for d in options.own}
     print_table(["limit", "generate", "update"], [[d, *(f"{s:.2f}" for s in b.values())] for d, b in bounds.items()])
     if options.json:
         facts = {"flops": flops, "bandwidth": bandwidth, "limits": bounds}
