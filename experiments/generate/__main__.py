@@ -35,8 +35,8 @@ def main(config: Any) -> None:
         talk(Chat(session.answer, settings.system), typed())
     else:
         session = open_session(settings)
-        count = complete(session, settings)
-        print(f"{settings.output}: {count} prompts completed, the others were there already")
+        session.engine.warm_up()  # so that the speeds are without compilation
+        print(f"{settings.output}: {complete(session, settings)} prompts completed")
     print(table(session.engine.stats))
 
 
