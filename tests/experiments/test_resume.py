@@ -1,5 +1,6 @@
 """Killed at any moment and started again with the same command, a run ends bit-equal to one that was left alone."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -90,7 +91,9 @@ def test_a_run_killed_at_many_moments_ends_as_if_it_had_not_been(model, tmp_path
 def test_control_c_ends_in_one_line(model, tmp_path):
     endless = ["--config.run.steps=1000000", "--config.run.checkpoint_every=1000000", "--config.run.eval_every=0"]
     command = process(f"--config={CONFIG}:{model}", f"--config.workdir={tmp_path}", *endless)
-    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    # What a shell starts in the background ignores the signal, and so would the child.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard) as child:
         while child.poll() is None and len(read_jsonl(tmp_path / "metrics.jsonl")) < 4:
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)
