@@ -10,7 +10,8 @@ Minutes:   not measured by lqlm yet.
 """
 
 from experiments.configdict import as_config
-from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.grpo.settings import GRPOExperiment, RunSettings
+from experiments.rollouts.settings import RewardSettings
 from experiments.settings import ModelSettings
 from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig

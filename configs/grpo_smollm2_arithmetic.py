@@ -8,7 +8,8 @@ Expected:  greedy held-out accuracy 33% before, 72% after (seed 0).  The strict 
 """
 
 from experiments.configdict import as_config
-from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.grpo.settings import GRPOExperiment, RunSettings
+from experiments.rollouts.settings import RewardSettings
 from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.generation.sampling import SamplingConfig

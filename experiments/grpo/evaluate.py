@@ -1,29 +1,11 @@
 """Greedy accuracy on the held-out problems."""
 
-import numpy as np
-
-from experiments.decoding import first_texts
 from experiments.grpo.setup import GRPOSetup
+from experiments.rollouts.evaluate import accuracy
 from experiments.run import Run
 from lqlm.algorithms.step import TrainState
-from lqlm.generation.rollout import bucket_for
-from lqlm.tasks.base import score
 
 
 def evaluate(run: Run[GRPOSetup], state: TrainState, step: int) -> dict[str, float]:
-    """Shares of held-out problems answered: ``eval/accuracy`` (lenient) and ``eval/accuracy_strict`` (format)."""
-    setup, settings = run.setup, run.setup.settings.run
-    items = list(setup.task.heldout[: settings.eval_items or None])
-    rows = [setup.prompts.tokens[item.id] for item in items]
-    policy = setup.functions.policy(setup.model.base, state.adapters)
-    scores = []
-    for start in range(0, len(rows), settings.eval_batch):
-        part = slice(start, start + settings.eval_batch)
-        length = bucket_for(max(map(len, rows[part])), setup.prompts.buckets)
-        sizes = {"size": settings.eval_batch, "length": length}
-        texts = first_texts(setup.functions.greedy, policy, rows[part], setup.model.tokenizer, **sizes)
-        scores += [score(setup.task, text, item) for text, item in zip(texts, items[part])]
-    return {
-        "eval/accuracy": float(np.mean([s.lenient for s in scores])),
-        "eval/accuracy_strict": float(np.mean([s.strict for s in scores])),
-    }
+    """``eval/accuracy`` (lenient) and ``eval/accuracy_strict`` (format) of the policy."""
+    return accuracy(run, state.adapters)

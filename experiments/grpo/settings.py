@@ -2,78 +2,40 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
-from typing import Any
 
-from experiments.settings import Experiment, LoopSettings, ModelSettings
+from experiments.rollouts.settings import RolloutExperiment, RolloutSettings
 from lqlm.adapters.configs import FullConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.errors import UserError
-from lqlm.generation.sampling import SamplingConfig
-from lqlm.tasks.arithmetic import ArithmeticConfig
-from lqlm.tasks.gsm8k import Gsm8kConfig
-from lqlm.tasks.gym import GymConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunSettings(LoopSettings):
+class RunSettings(RolloutSettings):
     """How long, how wide, and what is written when.
 
     Attributes:
-        steps: rollouts in all; the learning-rate schedule spans them.
-        prompts: B, prompts of a step; ``micro_batches`` divides it.
         group: G, samples of each prompt.
         updates: optimizer updates per rollout.
         scale: ``group`` (z-score, DeepSeekMath) or ``none`` (centred only, Dr. GRPO).
-        merge: sample from a dense copy with the adapters merged in, made anew for each rollout.
-        prompt_buckets: allowed prompt lengths; empty is one bucket that holds the longest prompt of the task.
-        reward_timeout: seconds that one reward may take.
     """
 
-    prompts: int = 8
     group: int = 8
     updates: int = 1
     scale: typing.Literal["group", "none"] = "group"
-    merge: bool = True
-    prompt_buckets: tuple[int, ...] = ()
-    reward_timeout: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
         super().__post_init__()
         if self.group < 2:
             raise UserError(f"run.group is {self.group}; a group needs at least 2 samples to be compared")
-        self.at_least(1, "prompts", "updates")
-        if self.reward_timeout <= 0 or any(size < 1 for size in self.prompt_buckets):
-            raise UserError(
-                f"run.reward_timeout is {self.reward_timeout}, run.prompt_buckets {self.prompt_buckets}; "
-                "they must be positive"
-            )
-        if self.prompts % self.micro_batches:
-            raise UserError(f"run.micro_batches {self.micro_batches} does not divide run.prompts {self.prompts}")
-
-
-@dataclasses.dataclass(frozen=True)
-class RewardSettings:
-    """One component of the reward: a function's dotted path, its weight, and arguments bound by name."""
-
-    function: str
-    weight: float = 1.0
-    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-TaskSettings = ArithmeticConfig | Gsm8kConfig | GymConfig
+        self.at_least(1, "updates")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GRPOExperiment(Experiment):
+class GRPOExperiment(RolloutExperiment):
     """Everything that a run of ``experiments.grpo`` depends on."""
 
     workdir: str = "runs/grpo"
-    model: ModelSettings = ModelSettings()
-    task: TaskSettings
-    rewards: Mapping[str, RewardSettings]
-    sampling: SamplingConfig = SamplingConfig()
     grpo: GRPOConfig = GRPOConfig()
     run: RunSettings = RunSettings()
 

@@ -17,9 +17,9 @@ from experiments import command
 from experiments.configdict import from_config
 from experiments.generate.report import table
 from experiments.generate.session import open_session
-from experiments.grpo.setup import build_task
 from experiments.panel.compare import Method, asker, compare
 from experiments.panel.settings import PanelExperiment
+from experiments.rollouts.prompts import build_task
 from lqlm.generation.panel import Panel
 from lqlm.io.disk import write_atomic
 from lqlm.io.monitor import versions

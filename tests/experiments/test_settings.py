@@ -14,10 +14,11 @@ from experiments.configdict import as_config, from_config, kind_of, kinds
 from experiments.export import ExportSettings
 from experiments.generate.settings import GenerateSettings
 from experiments.grpo import __main__ as grpo
-from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
 from experiments.quantize.settings import QuantizeExperiment
+from experiments.rollouts.settings import RewardSettings
 from experiments.settings import Experiment, ModelSettings, scheduled
 from experiments.sft.settings import DataSettings, ScratchSettings, SFTExperiment
 from experiments.sft.settings import RunSettings as SFTRunSettings

@@ -10,7 +10,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from experiments.grpo.settings import GRPOExperiment, RewardSettings, RunSettings
+from experiments.grpo.settings import GRPOExperiment, RunSettings
+from experiments.rollouts.settings import RewardSettings
 from experiments.settings import ModelSettings
 from experiments.sft.settings import DataSettings, ScratchSettings, SFTExperiment
 from experiments.sft.settings import RunSettings as SFTRunSettings

@@ -1,0 +1,1 @@
+"""Problems, samples and rewards: what every algorithm that learns from its own samples shares."""

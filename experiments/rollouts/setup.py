@@ -1,0 +1,51 @@
+"""From settings to objects: the task, its rewards and prompts, and the compiled functions that sample."""
+
+import dataclasses
+from collections.abc import Callable
+
+from jax.sharding import Mesh
+
+from experiments import trained
+from experiments.algorithm import Setup
+from experiments.decoding import make_sampler
+from experiments.rollouts.prompts import Prompts
+from experiments.rollouts.settings import RolloutExperiment
+from lqlm.generation.decode import Completions
+from lqlm.io.load import LoadedModel
+from lqlm.rewards.combine import RewardFunction, RewardSpec, bind_all
+from lqlm.tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """What draws completions on the device; each compiles once per prompt bucket."""
+
+    policy: trained.Policy  # (base, adapters) -> what to sample with
+    sample: Callable[..., Completions]
+    greedy: Callable[..., Completions]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutSetup(Setup):
+    """A run on its own samples, ready to begin."""
+
+    settings: RolloutExperiment
+    task: Task
+    rewards: list[RewardFunction]
+    prompts: Prompts
+    sampling: Sampling
+
+
+def bind_rewards(settings: RolloutExperiment, task: Task) -> list[RewardFunction]:
+    """The rewards that the settings name, checked against their functions' signatures."""
+    specs = [RewardSpec(name, r.function, r.weight, r.params) for name, r in settings.rewards.items()]
+    return bind_all(specs, task)
+
+
+def build_sampling(settings: RolloutExperiment, model: LoadedModel, group: int, mesh: Mesh | None) -> Sampling:
+    """Jit what samples ``group`` completions of each prompt, and the greedy one of evaluations."""
+    return Sampling(
+        trained.policy(settings.adapter, settings.run.merge, mesh, model.config),
+        make_sampler(model, settings.sampling, group, mesh),
+        make_sampler(model, dataclasses.replace(settings.sampling, temperature=0.0), 1, mesh),
+    )
