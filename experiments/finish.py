@@ -14,16 +14,19 @@ from lqlm.algorithms.step import TrainState
 from lqlm.io.curves import plot_curves
 from lqlm.io.metrics import METRICS
 from lqlm.io.monitor import git_revision, versions, write_summary
+from lqlm.io.report.page import write_report
 
 
 def finish(run: Run, state: TrainState) -> None:
-    """Write the result, curves and summary; the summary last, because it says that all is there."""
+    """Write the result, curves, report and summary; the summary last, because it says that all is there."""
     workdir = run.workdir
     run.algorithm.save(run, state)
     if not first():
         return
     plot_curves(workdir.path / METRICS, workdir.curves, title=workdir.path.name, panels=run.algorithm.panels)
-    write_summary(workdir.summary, summarize(run, state))
+    summary = summarize(run, state)
+    write_report(workdir.path, workdir.report, run.algorithm.panels, summary)
+    write_summary(workdir.summary, summary)
 
 
 def summarize(run: Run, state: TrainState) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def report(workdir: Workdir) -> str:
     lines.append("  tokens/s: " + ", ".join(f"{name} {value:.0f}" for name, value in speeds.items()))
     lines.append(f"  peak memory {found['peak_memory_bytes'] / 2**30:.2f} GiB, {found['compilations']} compilations")
     results = [f"{path}/" for path in (workdir.adapter, workdir.model) if path.is_dir()]
-    lines.append("  " + ", ".join(map(str, (workdir.summary, workdir.curves, *results))))
+    lines.append("  " + ", ".join(map(str, (workdir.summary, workdir.curves, workdir.report, *results))))
     return "\n".join(lines)
 
 

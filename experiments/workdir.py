@@ -45,6 +45,11 @@ class Workdir:
         return self.path / "curves.png"
 
     @property
+    def report(self) -> pathlib.Path:
+        """The whole run as one page."""
+        return self.path / "report.html"
+
+    @property
     def adapter(self) -> pathlib.Path:
         """The finished adapter as a PEFT directory."""
         return self.path / "adapter"

@@ -11,6 +11,7 @@ Written into --config.workdir:
   samples.jsonl   completions to read  curves.png     the learning curves
   tensorboard/    both of these        adapter/       the finished adapter, for PEFT
   config.json     the settings         checkpoints/   the last ones
+  report.html     all of it on a page, samples token by token
 
 Killed at any moment, the same command goes on where it stopped; a finished run is only reported.
 """

@@ -15,6 +15,7 @@ Written into --config.workdir:
   samples.jsonl   completions to read  curves.png     the learning curves
   tensorboard/    both of these        adapter/       the finished adapter, for PEFT; model/ where all weights learn
   config.json     the settings         checkpoints/   the last ones
+  report.html     all of it on a page
 
 Killed at any moment, the same command goes on where it stopped; a finished run is only reported.
 """

@@ -136,7 +136,7 @@ def _figure(drawn: list[tuple[Panel, dict[str, tuple[np.ndarray, np.ndarray]]]],
 def _draw(axes: Axes, panel: Panel, series: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     _frame(axes, panel.title)
     for (name, (x, y)), colour in zip(series.items(), itertools.cycle(COLOURS)):
-        label = _label(name)
+        label = label_of(name)
         if panel.points:
             axes.plot(x, y, "o-", color=colour, markersize=5, linewidth=1.6, label=label, clip_on=False)
             _annotate(axes, x, y, colour)
@@ -151,10 +151,10 @@ def _draw(axes: Axes, panel: Panel, series: dict[str, tuple[np.ndarray, np.ndarr
         axes.legend(fontsize=8, frameon=False, labelcolor=INK, handlelength=1.2, borderaxespad=0.2)
 
 
-def _label(name: str) -> str:
+def label_of(name: str) -> str:
     """What tells a line from its neighbours: ``rewards/correct/mean`` is ``correct``.
 
-    >>> [_label(name) for name in ("reward", "rewards/correct/mean", "eval/accuracy", "tokens_per_second/rollout")]
+    >>> [label_of(name) for name in ("reward", "rewards/correct/mean", "eval/accuracy", "tokens_per_second/rollout")]
     ['reward', 'correct', 'accuracy', 'rollout']
     """
     return name.removesuffix("/mean").split("/", 1)[-1].replace("_", " ")

@@ -100,6 +100,19 @@ def peak_memory_bytes() -> int:
     return max(peaks) if peaks else _process_peak()
 
 
+def memory_in_use() -> int:
+    """Bytes in use now: of the fullest device where it tells, else of this process."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    now = [s["bytes_in_use"] for s in stats if "bytes_in_use" in s]
+    return max(now) if now else _process_now()
+
+
+def _process_now() -> int:
+    """Resident bytes of this process; its peak where the system does not tell."""
+    statm = pathlib.Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else _process_peak()
+
+
 def _process_peak() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -107,11 +120,12 @@ def _process_peak() -> int:
 
 @dataclasses.dataclass
 class Phase:
-    """Seconds and tokens of one phase; add to ``tokens`` inside the block."""
+    """Seconds and tokens of one phase, and the most bytes in use at its end; add to ``tokens`` inside the block."""
 
     seconds: float = 0.0
     tokens: int = 0
     calls: int = 0
+    memory: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -120,7 +134,7 @@ class Phase:
 
 
 class PhaseTimers:
-    """Seconds and tokens per phase, of the current step and of the whole run.
+    """Seconds, tokens and bytes in use per phase, of the current step and of the whole run.
 
     The device works on after a call returns: block on the results inside the block, or the next phase pays for them.
 
@@ -128,7 +142,7 @@ class PhaseTimers:
     >>> with timers.phase("rollout") as rollout:
     ...     rollout.tokens += 128
     >>> sorted(timers.step_metrics())
-    ['seconds/rollout', 'tokens_per_second/rollout']
+    ['memory/rollout', 'seconds/rollout', 'tokens_per_second/rollout']
     """
 
     def __init__(self) -> None:
@@ -137,12 +151,13 @@ class PhaseTimers:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
-        """Times a block, also one that raises."""
+        """Times a block, also one that raises, and looks at the memory in use after it."""
         lap, start = Phase(calls=1), time.perf_counter()
         try:
             yield lap
         finally:
             lap.seconds += time.perf_counter() - start
+            lap.memory = memory_in_use()
             for table in (self._step, self.totals):
                 _add(table.setdefault(name, Phase()), lap)
 
@@ -159,11 +174,13 @@ class PhaseTimers:
 
 def _add(to: Phase, lap: Phase) -> None:
     to.seconds, to.tokens, to.calls = to.seconds + lap.seconds, to.tokens + lap.tokens, to.calls + lap.calls
+    to.memory = max(to.memory, lap.memory)
 
 
 def _metrics(table: Mapping[str, Phase]) -> dict[str, float]:
     seconds = {f"seconds/{name}": phase.seconds for name, phase in table.items()}
-    return seconds | {f"tokens_per_second/{n}": p.tokens_per_second for n, p in table.items() if p.tokens}
+    memory = {f"memory/{name}": phase.memory for name, phase in table.items()}
+    return seconds | memory | {f"tokens_per_second/{n}": p.tokens_per_second for n, p in table.items() if p.tokens}
 
 
 def versions() -> dict[str, str]:

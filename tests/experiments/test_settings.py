@@ -18,6 +18,7 @@ from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
 from experiments.quantize.settings import QuantizeExperiment
+from experiments.report import ReportSettings
 from experiments.rollouts.settings import RewardSettings
 from experiments.settings import Experiment, ModelSettings, scheduled
 from experiments.sft.settings import DataSettings, ScratchSettings, SFTExperiment
@@ -48,6 +49,7 @@ COMMANDS = {
     "export": ExportSettings,
     "generate": GenerateSettings,
     "panel": PanelExperiment,
+    "report": ReportSettings,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 

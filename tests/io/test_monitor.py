@@ -92,7 +92,8 @@ def test_phases_add_up_and_a_step_starts_from_nothing():
     with timers.phase("idle"):
         pass
     metrics = timers.step_metrics()
-    assert set(metrics) == {"seconds/rollout", "seconds/idle", "tokens_per_second/rollout"}
+    names = {"seconds/rollout", "seconds/idle", "tokens_per_second/rollout", "memory/rollout", "memory/idle"}
+    assert set(metrics) == names and 2**20 < metrics["memory/idle"] <= peak_memory_bytes()
     assert 0.04 <= metrics["seconds/rollout"] < 2.0
     assert metrics["tokens_per_second/rollout"] == pytest.approx(200 / metrics["seconds/rollout"])
     assert timers.step_metrics() == {}
