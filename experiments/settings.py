@@ -116,14 +116,28 @@ class HostSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that a run depends on, whatever the algorithm."""
+    """Everything that a run depends on, whatever the algorithm.
+
+    Attributes:
+        workdir: folder of all that the run writes.
+        seed: of all that is drawn.
+        mesh: devices along each axis, as ``data=2,fsdp=2,tensor=2`` (-1: all that are left); empty: one device.
+        hosts: of several processes.
+        model: which, and how it is held.
+        adapter: what is trained.
+        start: a PEFT directory whose adapter training goes on from; it must be of the kind, rank and targets of
+            ``adapter``.  Empty: a new one.
+        optim: how it is trained.
+        run: how long, and what is written when.
+    """
 
     workdir: str
     seed: int = 0
-    mesh: str = ""  # devices along each axis, as data=2,fsdp=2,tensor=2 (-1: all that are left); empty: one device
+    mesh: str = ""
     hosts: HostSettings = HostSettings()
     model: Any
     adapter: AdapterConfig = LoraConfig()
+    start: str = ""
     optim: OptimConfig = OptimConfig()
     run: LoopSettings
 
@@ -131,6 +145,11 @@ class Experiment:
         """Refuse what has no meaning, before any work."""
         if self.adapter.dtype not in DTYPES:
             raise UserError(f"adapter.dtype is {self.adapter.dtype!r}; choose {', '.join(DTYPES)}")
+        if self.start and (isinstance(self.adapter, FullConfig) or getattr(self.adapter, "decomposes", False)):
+            raise UserError(
+                f"start is {self.start}, but what this adapter (full, pissa, olora or loftq) begins with is not in a "
+                "PEFT directory; leave start empty, or train a LoRA of init 'kaiming' or 'gaussian'"
+            )
         for wrong in ("quantize", "products") if isinstance(self.adapter, FullConfig) else ():
             if getattr(self.model, wrong, False):
                 raise UserError(f"adapter.kind 'full' trains the weights themselves; leave model.{wrong} off")

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -14,9 +15,10 @@ from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
 from lqlm.adapters.init import init_adapters
 from lqlm.adapters.merge import merge
 from lqlm.algorithms.step import TrainState
+from lqlm.errors import UserError
 from lqlm.io.export import save_hf
 from lqlm.io.load import LoadedModel, load_model
-from lqlm.io.peft import save_peft
+from lqlm.io.peft import load_peft, save_peft
 from lqlm.models.config import ModelConfig
 from lqlm.models.products import with_products
 from lqlm.models.transformer import bind
@@ -37,6 +39,30 @@ def begin(key: Key, base: PyTree, settings: Experiment) -> tuple[PyTree, PyTree]
     quant = _quant(settings.model) if _decomposes(settings.adapter) else None
     base, adapters = init_adapters(key, base, settings.adapter, quant)
     return products(base, settings.model), adapters
+
+
+def started(adapters: PyTree, settings: Experiment, cfg: ModelConfig) -> PyTree:
+    """The adapters that a run begins with: those of ``settings.start``, if it names any, else the ones given.
+
+    Raises:
+        UserError: when the two are not of one kind, rank and targets.
+    """
+    if not settings.start:
+        return adapters
+    found, _ = load_peft(settings.start, cfg)
+    ours, theirs = ({name: x.shape for name, x in named_leaves(tree)} for tree in (adapters, found))
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            raise UserError(
+                f"start={settings.start}: {name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} "
+                "by the settings of adapter; give adapter the kind, rank and targets of what training goes on from"
+            )
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), found, adapters)
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """Every array of a tree with its path."""
+    return [(jax.tree_util.keystr(path), x) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
 def products(base: PyTree, settings: object) -> PyTree:

@@ -50,6 +50,7 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
         model = trained.load(settings.model, settings.adapter)
         prompts = encode(task, model, settings)
         base, adapters = trained.begin(keys(settings.seed)[0], model.base, settings)
+        adapters = trained.started(adapters, settings, model.config)
         initial, state = trained.kept(adapters, settings.adapter), init_state(adapters, optimizer)
     model = dataclasses.replace(model, base=laid_out(mesh, base, model.config))
     state = laid_out(mesh, state, model.config)

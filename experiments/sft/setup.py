@@ -102,9 +102,10 @@ def _model(settings: SFTExperiment, found: Records, key: jax.Array) -> tuple[Loa
     """The model, its base, and what is trained."""
     if isinstance(settings.model, ModelSettings):
         model = trained.load(settings.model, settings.adapter)
-        return model, *trained.begin(key, model.base, settings)
-    model = make_model(settings, found, key)
-    return model, *trained.begin(key, model.base, settings)
+    else:
+        model = make_model(settings, found, key)
+    base, adapters = trained.begin(key, model.base, settings)
+    return model, base, trained.started(adapters, settings, model.config)
 
 
 def _check_length(settings: SFTExperiment, model: LoadedModel) -> None:

@@ -13,6 +13,7 @@ from experiments.sft import __main__ as sft
 from experiments.sft.algorithm import PANELS, SFT
 from experiments.sft.evaluate import evaluate
 from lqlm.adapters.configs import Ia3Config, LoraConfig, PrefixConfig, PromptConfig
+from lqlm.errors import UserError
 from lqlm.io.load import load_model
 from lqlm.io.metrics import read_jsonl
 from lqlm.io.peft import load_peft
@@ -237,3 +238,16 @@ def test_help_shows_the_command_and_every_section(cli, model, records):
         assert word in ended.out
     assert "--config.adapter.kind=lora" in ended.out and "one of lora, ia3, prompt, prefix, full" in ended.out
     assert max(len(line) for line in ended.out.splitlines() if str(model) not in line) <= 120
+
+
+def test_training_goes_on_from_an_adapter(done, tmp_path):
+    run, state = done
+    adapter = str(run.workdir.adapter)
+    settings = dataclasses.replace(run.setup.settings, workdir=str(tmp_path / "next"), start=adapter)
+    setup = SFT.build(settings)
+    jax.tree.map(np.testing.assert_array_equal, adapters_of(setup.state), adapters_of(state))
+    assert setup.state.step == 0
+    with pytest.raises(UserError, match=r"start=.*adapter: .*\.a is \(.* there and \(.* by the"):
+        SFT.build(changed(settings, "adapter", rank=settings.adapter.rank * 2))
+    with pytest.raises(UserError, match="begins with is not in a PEFT directory"):
+        changed(settings, "adapter", init="pissa")
