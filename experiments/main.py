@@ -9,6 +9,7 @@ from experiments.finish import finish, report
 from experiments.hosts import first, together, told
 from experiments.loop import train
 from experiments.run import open_run
+from experiments.settings import Experiment
 from experiments.workdir import claim, finished, follow
 
 
@@ -20,7 +21,11 @@ def run(algorithm: Algorithm, config: Any) -> None:
         config: the ConfigDict of the command line.
     """
     command.use_compilation_cache()
-    settings = from_config(algorithm.settings, config)
+    run_settings(algorithm, from_config(algorithm.settings, config))
+
+
+def run_settings(algorithm: Algorithm, settings: Experiment) -> None:
+    """The same, of settings that are objects already."""
     with together(settings), claim(settings) if first() else follow(settings) as workdir:
         if not told(finished(workdir, settings.run.steps)):
             with open_run(algorithm, algorithm.build(settings), workdir) as run:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.rollouts.settings import RolloutExperiment, TaskSettings
+from experiments.rollouts.settings import RolloutExperiment, TaskSettings, ThinkSettings
 from lqlm.generation.rollout import bucket_for, check_context, pad_prompts, round_up
 from lqlm.io.load import LoadedModel
 from lqlm.tasks.arithmetic import ArithmeticConfig, arithmetic_task
 from lqlm.tasks.base import Item, Task
 from lqlm.tasks.gsm8k import Gsm8kConfig, gsm8k_task
 from lqlm.tasks.gym import gym_task
+from lqlm.tasks.think import think_task
 
 BUCKET_MULTIPLE = 16
 
@@ -32,6 +33,8 @@ class Prompts:
 
 def build_task(settings: TaskSettings) -> Task:
     """The task that a section describes."""
+    if isinstance(settings, ThinkSettings):
+        return think_task(build_task(settings.task), settings.form, settings.system)
     if isinstance(settings, ArithmeticConfig):
         return arithmetic_task(settings)
     return gsm8k_task(settings) if isinstance(settings, Gsm8kConfig) else gym_task(settings)

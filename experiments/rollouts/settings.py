@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from experiments.settings import Experiment, LoopSettings, ModelSettings
 from lqlm.errors import UserError
@@ -10,8 +10,27 @@ from lqlm.generation.sampling import SamplingConfig
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.gym import GymConfig
+from lqlm.tasks.think import ThinkFormat
 
-TaskSettings = ArithmeticConfig | Gsm8kConfig | GymConfig
+
+@dataclasses.dataclass(frozen=True)
+class ThinkSettings:
+    """Problems of another task, with the reasoning and the answer in tags of their own, as in R1.
+
+    Attributes:
+        task: whose problems; its question must ask for no form of its own.
+        form: names of the tags.
+        system: system prompt; None: one that asks for the form.
+    """
+
+    kind: ClassVar[str] = "think"
+
+    task: ArithmeticConfig | Gsm8kConfig | GymConfig
+    form: ThinkFormat = ThinkFormat()
+    system: str | None = None
+
+
+TaskSettings = ArithmeticConfig | Gsm8kConfig | GymConfig | ThinkSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

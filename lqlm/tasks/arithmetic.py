@@ -113,6 +113,26 @@ def evaluate(expression: Expression) -> int:
     return sum(sign * math.prod(map(value, factors)) for sign, factors in _signed_products(expression))
 
 
+def steps(expression: Expression, times: str) -> list[str]:
+    """The evaluation of an expression, one operation a step: brackets first, then products, then sums from the left.
+
+    >>> steps(((2, "+", 2), "*", 6, "-", 1), "x")
+    ['2 + 2 = 4', '4 x 6 = 24', '24 - 1 = 23']
+    """
+    found: list[str] = []
+    words = list(expression)
+    for place, word in enumerate(words):
+        if isinstance(word, tuple):
+            found += steps(word, times)
+            words[place] = evaluate(word)
+    while len(words) > 1:
+        place = words.index("*") if "*" in words else 1
+        value = evaluate(tuple(words[place - 1 : place + 2]))
+        found.append(f"{render(tuple(words[place - 1 : place + 2]), times)} = {value}")
+        words[place - 1 : place + 2] = [value]
+    return found
+
+
 def canonical(expression: Expression) -> str:
     """A key that does not change when terms or factors change places: "3 + 4" and "4 + 3" share one."""
     key = lambda operand: f"({canonical(operand)})" if isinstance(operand, tuple) else str(operand)  # noqa: E731
@@ -196,7 +216,8 @@ def arithmetic_item(expression: Expression, config: ArithmeticConfig) -> Item:
     text = render(expression, config.times)
     instruction = AnswerFormat(config.answer_format).instruction
     question = config.template.replace("{expression}", text).replace("{instruction}", instruction).strip()
-    return Item(question, str(evaluate(expression)), f"arithmetic/{text}")
+    solution = "\n".join(steps(expression, config.times))
+    return Item(question, str(evaluate(expression)), f"arithmetic/{text}", solution)
 
 
 def arithmetic_task(config: ArithmeticConfig) -> Task:

@@ -131,11 +131,19 @@ _INSTRUCTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One problem: the question as asked, the reference answer, and a name that stays the same between runs."""
+    """One problem.
+
+    Attributes:
+        question: as asked.
+        answer: the reference answer.
+        id: a name that stays the same between runs.
+        solution: the way to the answer, step by step, where the task knows it.
+    """
 
     question: str
     answer: str
     id: str
+    solution: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

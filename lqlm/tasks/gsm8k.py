@@ -63,7 +63,7 @@ def _item(record: Any, where: str, name: str) -> Item:
     answer = reference_answer(record["answer"])
     if answer is None:
         raise UserError(f'{where}: the field "answer" has no number after "####"; end the solution with "#### 7"')
-    return Item(record["question"], answer, name)
+    return Item(record["question"], answer, name, record["answer"].rpartition("####")[0].strip())
 
 
 def _open(path: pathlib.Path) -> TextIO:

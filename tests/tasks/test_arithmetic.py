@@ -131,7 +131,7 @@ def test_shots_and_references_earn_the_strict_score(answer_format):
 def test_the_question():
     config = ArithmeticConfig(terms=3)
     assert arithmetic.arithmetic_item((2, "+", 2, "*", 6), config) == arithmetic.Item(
-        "What is 2 + 2 x 6? Answer with the number only.", "14", "arithmetic/2 + 2 x 6"
+        "What is 2 + 2 x 6? Answer with the number only.", "14", "arithmetic/2 + 2 x 6", "2 x 6 = 12\n2 + 12 = 14"
     )
     custom = ArithmeticConfig(template="{expression} = {}", times="*")
     assert arithmetic.arithmetic_item((2, "*", 6), custom).question == "2 * 6 = {}"
@@ -162,3 +162,15 @@ def test_errors(changes, words):
     with pytest.raises(UserError, match=words) as caught:
         arithmetic_task(ArithmeticConfig(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_each_step_of_a_solution_is_true_and_the_last_is_the_answer():
+    task = arithmetic_task(ArithmeticConfig(terms=(2, 4), brackets=True, train=200, heldout=10))
+    for item in task.train:
+        lines = item.solution.split("\n")
+        for line in lines:
+            left, right = line.replace("x", "*").split("=")
+            assert eval(left) == int(right), line
+        assert lines[-1].endswith(f"= {item.answer}")
+        operators = sum(item.id.count(sign) for sign in (" + ", " - ", " x "))
+        assert len(lines) == operators  # one operation a step, none left out
