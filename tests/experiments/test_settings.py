@@ -18,6 +18,7 @@ from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
 from experiments.quantize.settings import QuantizeExperiment
+from experiments.r1.settings import R1Experiment
 from experiments.report import ReportSettings
 from experiments.rollouts.settings import RewardSettings
 from experiments.settings import Experiment, ModelSettings, scheduled
@@ -50,6 +51,7 @@ COMMANDS = {
     "generate": GenerateSettings,
     "panel": PanelExperiment,
     "report": ReportSettings,
+    "r1": R1Experiment,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 

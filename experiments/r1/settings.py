@@ -1,0 +1,133 @@
+"""The settings of the R1 pipeline: frozen dataclasses, which hold every default."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from experiments.grpo.settings import RunSettings as RLRun
+from experiments.rollouts.settings import RewardSettings, TaskSettings
+from experiments.settings import ModelSettings
+from experiments.sft.settings import RunSettings as SFTRun
+from lqlm.adapters.configs import LoraConfig
+from lqlm.algorithms.grpo import GRPOConfig
+from lqlm.errors import UserError
+from lqlm.generation.sampling import SamplingConfig
+from lqlm.optim.chains import OptimConfig
+
+STAGES = ("cold_start", "reasoning", "rejection", "alignment")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SFTStage:
+    """Supervised fine-tuning within the pipeline.
+
+    Attributes:
+        examples: most conversations that are learned from.
+        heldout: conversations of these that only the perplexity is measured on.
+        max_length: tokens of a conversation.
+        optim: how it is trained.
+        run: how long, and what is written when.
+    """
+
+    examples: int = 64
+    heldout: int = 8
+    max_length: int = 256
+    optim: OptimConfig = OptimConfig(learning_rate=2e-4)
+    run: SFTRun = SFTRun()
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before any work."""
+        if not 0 < self.heldout < self.examples:
+            raise UserError(
+                f"heldout is {self.heldout}, examples {self.examples}; hold out at least 1, and fewer than all"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RLStage:
+    """GRPO within the pipeline.
+
+    Attributes:
+        rewards: components of the reward.
+        sampling: of the rollouts.
+        grpo: the loss.
+        optim: how it is trained.
+        run: how long, how wide, and what is written when.
+    """
+
+    rewards: Mapping[str, RewardSettings]
+    sampling: SamplingConfig = SamplingConfig()
+    grpo: GRPOConfig = GRPOConfig(beta=0.0)
+    optim: OptimConfig = OptimConfig(learning_rate=2e-4)
+    run: RLRun = RLRun()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RejectionStage(SFTStage):
+    """Samples of the policy, the good ones kept, and supervised fine-tuning of the base on these.
+
+    Attributes:
+        prompts: training problems that are sampled (0: all).
+        batch: problems sampled at once.
+        samples: completions of each.
+        keep: of each problem's accepted completions, the shortest so many, all different.
+        threshold: least total reward of an accepted completion.
+        rewards: components of that reward.
+        sampling: of the completions.
+    """
+
+    prompts: int = 0
+    batch: int = 8
+    samples: int = 4
+    keep: int = 1
+    threshold: float = 1.0
+    rewards: Mapping[str, RewardSettings]
+    sampling: SamplingConfig = SamplingConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before any work."""
+        super().__post_init__()
+        if min(self.batch, self.samples, self.keep) < 1 or self.prompts < 0:
+            raise UserError(
+                f"rejection: prompts {self.prompts}, batch {self.batch}, samples {self.samples}, keep {self.keep}; "
+                "give prompts 0 or more, the others 1 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class R1Experiment:
+    """Everything that the pipeline depends on.
+
+    Attributes:
+        workdir: each stage writes into a folder of its own there, and ``scores.json`` tells what each was worth.
+        seed: of all that is drawn.
+        stages: which are run, in the order of the paper; each goes on from what the one before left in the workdir.
+        model: which, and how it is held.
+        adapter: what is trained; each stage but rejection goes on training it.
+        task: problems with a form for reasoning and answer.
+        eval_items: held-out problems that each stage is scored on (0: all).
+        cold_start: SFT on the task's own worked solutions.
+        reasoning: RL for right answers in the right form.
+        rejection: sampling, filtering, and SFT of the base.
+        alignment: RL for rules and a reward model.
+    """
+
+    workdir: str = "runs/r1"
+    seed: int = 0
+    stages: tuple[str, ...] = STAGES
+    model: ModelSettings = ModelSettings()
+    adapter: LoraConfig = LoraConfig()
+    task: TaskSettings
+    eval_items: int = 0
+    cold_start: SFTStage = SFTStage()
+    reasoning: RLStage
+    rejection: RejectionStage
+    alignment: RLStage
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before any work."""
+        if not self.stages or tuple(stage for stage in STAGES if stage in self.stages) != tuple(self.stages):
+            raise UserError(f"stages is {self.stages}; give some of {', '.join(STAGES)}, in this order")
+        if self.adapter.decomposes:
+            raise UserError(f"adapter.init is {self.adapter.init!r}, which changes the base; take one that does not")
+        if self.eval_items < 0:
+            raise UserError(f"eval_items is {self.eval_items}; give 0 (all) or more")

@@ -1,0 +1,119 @@
+"""Each stage as an experiment of its own, whose results lie in a folder of the pipeline's."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from experiments.grpo.algorithm import GRPO
+from experiments.grpo.settings import GRPOExperiment
+from experiments.main import run_settings
+from experiments.r1.rejection import conversation, reject
+from experiments.r1.settings import STAGES, R1Experiment, RLStage, SFTStage
+from experiments.rollouts.prompts import build_task
+from experiments.sft.algorithm import SFT
+from experiments.sft.settings import DataSettings, SFTExperiment
+from lqlm.errors import UserError
+from lqlm.io.disk import write_atomic
+from lqlm.tasks.records import InstructionConfig
+
+
+def run_stage(settings: R1Experiment, stage: str) -> None:
+    """One stage; a finished one is only reported.
+
+    Raises:
+        UserError: when what it goes on from is not there.
+    """
+    STAGE_FUNCTIONS[stage](settings)
+
+
+def folder(settings: R1Experiment, stage: str) -> pathlib.Path:
+    """Where a stage writes; its adapter lies in ``adapter`` below it."""
+    return pathlib.Path(settings.workdir) / stage
+
+
+def before(settings: R1Experiment, stage: str) -> str:
+    """The adapter that a stage goes on from.
+
+    Raises:
+        UserError: when the stage before has not left one.
+    """
+    earlier = STAGES[STAGES.index(stage) - 1]
+    path = folder(settings, earlier) / "adapter"
+    if not path.is_dir():
+        raise UserError(f"{path}: no such adapter; stage {stage} goes on from it, so run stage {earlier} first")
+    return str(path)
+
+
+def cold_start(settings: R1Experiment) -> None:
+    """SFT of the base on the task's worked solutions, written in its form."""
+    task, stage = build_task(settings.task), settings.cold_start
+    rows = [conversation(task, item, demonstration(settings, item.solution, item.answer)) for item in task.train]
+    if not all(item.solution for item in task.train):
+        raise UserError(f"task {task.name}: it has no worked solutions to begin with; leave cold_start out of stages")
+    _sft(settings, "cold_start", stage, rows, start="")
+
+
+def demonstration(settings: R1Experiment, solution: str, answer: str) -> str:
+    """A worked solution as the form of the task wants it."""
+    form = getattr(settings.task, "form", None)
+    return form.write(solution, answer) if form else f"{solution}\n{answer}"
+
+
+def reasoning(settings: R1Experiment) -> None:
+    """RL for right answers in the right form."""
+    _grpo(settings, "reasoning", settings.reasoning)
+
+
+def rejection(settings: R1Experiment) -> None:
+    """Sample the policy, keep what is good, and fine-tune the base anew on it: the adapter begins from nothing."""
+    rows = reject(settings, before(settings, "rejection"), folder(settings, "rejection"))
+    _sft(settings, "rejection", settings.rejection, rows, start="")
+
+
+def alignment(settings: R1Experiment) -> None:
+    """RL for rules, and a reward model trained on the samples that the stage before accepted and refused."""
+    _grpo(settings, "alignment", settings.alignment)
+
+
+STAGE_FUNCTIONS = {"cold_start": cold_start, "reasoning": reasoning, "rejection": rejection, "alignment": alignment}
+
+
+def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapping[str, Any]], start: str) -> None:
+    path = folder(settings, name) / "conversations.jsonl"
+    chosen = list(rows)[: stage.examples]
+    if len(chosen) <= stage.heldout:
+        raise UserError(
+            f"stage {name}: {len(chosen)} conversations to learn from and {stage.heldout} to hold out; lower heldout"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen))
+    experiment = SFTExperiment(
+        workdir=str(folder(settings, name)),
+        seed=settings.seed,
+        model=settings.model,
+        adapter=settings.adapter,
+        start=start,
+        data=DataSettings(source=str(path), heldout=stage.heldout),
+        text=InstructionConfig(form="messages", max_length=stage.max_length),
+        optim=stage.optim,
+        run=stage.run,
+    )
+    run_settings(SFT, experiment)
+
+
+def _grpo(settings: R1Experiment, name: str, stage: RLStage) -> None:
+    experiment = GRPOExperiment(
+        workdir=str(folder(settings, name)),
+        seed=settings.seed,
+        model=settings.model,
+        adapter=settings.adapter,
+        start=before(settings, name),
+        task=settings.task,
+        rewards=stage.rewards,
+        sampling=stage.sampling,
+        grpo=stage.grpo,
+        optim=stage.optim,
+        run=stage.run,
+    )
+    run_settings(GRPO, experiment)

@@ -1,0 +1,140 @@
+"""The R1 pipeline on the tiny model: what each stage leaves, how it goes on, and what it refuses."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.configdict import as_config
+from experiments.grpo.settings import RunSettings as RLRun
+from experiments.r1 import __main__ as r1
+from experiments.r1.rejection import accepted, reject
+from experiments.r1.score import scores
+from experiments.r1.settings import R1Experiment, RejectionStage, RLStage, SFTStage
+from experiments.r1.stages import before, demonstration
+from experiments.rollouts.settings import RewardSettings, ThinkSettings
+from experiments.settings import ModelSettings
+from experiments.sft.settings import RunSettings as SFTRun
+from lqlm.adapters.configs import LoraConfig
+from lqlm.errors import UserError
+from lqlm.generation.sampling import SamplingConfig
+from lqlm.io.metrics import read_jsonl
+from lqlm.tasks.arithmetic import ArithmeticConfig
+from lqlm.tasks.think import ThinkFormat
+from tests.experiments.conftest import run_all
+from tests.experiments.tiny_model import tiny
+
+FORM = ThinkFormat("t", "a")
+DIGITS = {"digits": RewardSettings("tests.experiments.rewards.digits")}
+
+
+def tiny_r1(model, workdir, **changes):
+    sft = SFTRun(steps=2, rows=2, packing=False, eval_every=0, eval_batch=2, checkpoint_every=1)
+    rl = RLRun(steps=2, prompts=2, group=2, eval_every=0, eval_batch=2, checkpoint_every=1, samples=1)
+    sampling = SamplingConfig(max_new_tokens=6)
+    task = ArithmeticConfig(operands=(0, 9), operators="+", train=9, heldout=3, template="{expression}=")
+    settings = R1Experiment(
+        workdir=str(workdir),
+        model=ModelSettings(source=str(model)),
+        adapter=LoraConfig(rank=4, alpha=8.0),
+        task=ThinkSettings(task, FORM, system=""),
+        cold_start=SFTStage(examples=6, heldout=2, max_length=64, run=sft),
+        reasoning=RLStage(rewards=DIGITS, sampling=sampling, run=rl),
+        rejection=RejectionStage(
+            rewards=DIGITS, sampling=sampling, batch=2, samples=3, threshold=0.0, heldout=2, max_length=64, run=sft
+        ),
+        alignment=RLStage(rewards=DIGITS, sampling=sampling, run=rl),
+    )
+    return dataclasses.replace(settings, **changes)
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.slow
+def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.command.use_compilation_cache", lambda: None)
+    settings = tiny_r1(model, tmp_path / "r1")
+    r1.main(as_config(settings))
+    folder = tmp_path / "r1"
+    found = scores(settings)
+    assert list(found) == ["base", "cold_start", "reasoning", "rejection", "alignment"]
+    assert all(one.keys() == {"accuracy", "accuracy_strict", "format", "words"} for one in found.values())
+    for stage in list(found)[1:]:
+        assert (folder / stage / "adapter/adapter_model.safetensors").is_file(), stage
+    begun = {stage: json.loads((folder / stage / "config.json").read_text())["start"] for stage in list(found)[1:]}
+    assert begun == {
+        "cold_start": "",
+        "reasoning": str(folder / "cold_start/adapter"),
+        "rejection": "",  # the base anew, as in the paper
+        "alignment": str(folder / "rejection/adapter"),
+    }
+    demonstrations = read_jsonl(folder / "cold_start/conversations.jsonl")
+    assert len(demonstrations) == 6
+    for row in demonstrations:
+        question, reply = (row["messages"][n]["content"] for n in (-2, -1))
+        value = eval(question.removesuffix("="))
+        assert reply == f"<t>{question.removesuffix('=')} = {value}</t>\n<a>{value}</a>"
+    assert len(list((folder / "rejection/rejection").glob("*.json"))) == 5  # 9 problems, 2 at once
+    capsys.readouterr()
+
+    written = files(folder)
+    r1.main(as_config(settings))  # all of it is over: nothing is done again
+    again = files(folder)
+    changed = {path.name for path in written if written[path] != again[path]}
+    assert again.keys() == written.keys() and changed <= {"conversations.jsonl"}
+    assert "after stage alignment" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rejection_sampling_goes_on_with_the_next_batch(model, tmp_path):
+    settings = tiny_r1(model, tmp_path)
+    run, _ = run_all(tiny(model, tmp_path / "policy", steps=1))
+    adapter = str(run.workdir.adapter)
+    whole = reject(settings, adapter, tmp_path / "one")
+    parts = sorted((tmp_path / "one/rejection").glob("*.json"))
+    texts = [path.read_text() for path in parts]
+    parts[3].unlink()
+    stamp = parts[2].stat().st_mtime_ns
+    assert reject(settings, adapter, tmp_path / "one") == whole
+    assert [path.read_text() for path in parts] == texts and parts[2].stat().st_mtime_ns == stamp
+    assert len(whole) == 9 and len(json.loads(texts[0])) == 6 and len(json.loads(texts[-1])) == 3
+    high = dataclasses.replace(settings, rejection=dataclasses.replace(settings.rejection, threshold=2.0))
+    with pytest.raises(UserError, match=r"of 27 samples none has a reward of 2\.0 \(the best has"):
+        reject(high, adapter, tmp_path / "one")
+
+
+def test_the_shortest_different_good_ones_are_kept():
+    texts = [
+        ("a", "long one", 1.0),
+        ("a", "ab", 1.0),
+        ("a", "ab", 1.0),
+        ("a", "x", 0.9),
+        ("b", "y", 0.0),
+        ("c", "z", 2.0),
+    ]
+    rows = [{"id": name, "completion": text, "reward": reward} for name, text, reward in texts]
+    assert [row["completion"] for row in accepted(rows, 1.0, 2)] == ["ab", "long one", "z"]
+    assert [row["completion"] for row in accepted(rows, 1.0, 1)] == ["ab", "z"]
+    assert accepted([], 1.0, 1) == []
+
+
+def test_a_demonstration_has_the_form_of_the_task(model, tmp_path):
+    settings = tiny_r1(model, tmp_path)
+    assert demonstration(settings, "3 + 4 = 7", "7") == "<t>3 + 4 = 7</t>\n<a>7</a>"
+    plain = dataclasses.replace(settings, task=ArithmeticConfig())
+    assert demonstration(plain, "3 + 4 = 7", "7") == "3 + 4 = 7\n7"
+
+
+def test_bad_input_is_one_line(model, tmp_path):
+    settings = tiny_r1(model, tmp_path)
+    with pytest.raises(UserError, match="no such adapter; stage reasoning goes on from it, so run stage cold_start"):
+        before(settings, "reasoning")
+    for stages in ((), ("reasoning", "cold_start"), ("thinking",)):
+        with pytest.raises(UserError, match=r"give some of cold_start, reasoning, rejection, alignment, in this order"):
+            dataclasses.replace(settings, stages=stages)
+    with pytest.raises(UserError, match="hold out at least 1"):
+        SFTStage(examples=4, heldout=4)
+    with pytest.raises(UserError, match="which changes the base"):
+        dataclasses.replace(settings, adapter=LoraConfig(init="olora"))
