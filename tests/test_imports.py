@@ -130,6 +130,8 @@ def test_every_import_points_down():
         ("lqlm.io.load", "def f():\n    import torch"),
         ("lqlm.io.load", "if TYPE_CHECKING:\n    from absl import logging"),
         ("lqlm.rewards.combine", "from ml_collections import ConfigDict"),
+        ("lqlm.poker.stream", "from lqlm.io.disk import write_atomic"),
+        ("lqlm.models.layers", "from lqlm.poker.record import Hand"),
         ("experiments.setup", "from configs.grpo_smollm2_arithmetic import get_config"),
         ("experiments.setup", "import benchmarks.memory"),
         ("lqlm.attic.old", "import jax"),

@@ -1,0 +1,1 @@
+"""Poker from raw logs to an agent, a command for each stage."""

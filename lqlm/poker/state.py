@@ -1,0 +1,251 @@
+"""What a prompt shows: a decision seen from one seat, in the amounts that the prompt writes."""
+
+import dataclasses
+from collections.abc import Mapping
+from decimal import Decimal
+
+from lqlm.poker.cards import best_category
+from lqlm.poker.profiles import Profile
+from lqlm.poker.record import Act, ActKind, Game, Hand, HandError, Limit, PostKind, player_of
+from lqlm.poker.replay import Decision, Legal
+
+STAGES = {0: "PREFLOP", 3: "FLOP", 4: "TURN", 5: "RIVER"}
+CHOICES = (0, 1, 3, 6, 10, 20, 50, 100)
+"""Bets to choose from, in big blinds (PokerGPT)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Said:
+    """An action as a prompt shows it: street 0..3, one of :data:`WORDS`, and its amount (0 for none)."""
+
+    street: int
+    word: str
+    amount: Decimal = Decimal(0)
+
+
+WORDS = ("ante", "post", "fold", "check", "call", "bet", "raise")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Habits:
+    """A player's statistics in percent, None where there is nothing to divide by, and from how many hands."""
+
+    hands: int
+    vpip: int | None = None
+    pfr: int | None = None
+    aggression: int | None = None
+    fold_to_raise: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """A seat as others see it."""
+
+    seat: int
+    money: Decimal
+    actions: tuple[Said, ...] = ()
+    habits: Habits | None = None
+
+    @property
+    def discard(self) -> bool:
+        """Whether the player has folded."""
+        return any(said.word == "fold" for said in self.actions)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Features:
+    """What may be told besides: in percent equity and pot odds, outs, names of draws, a style to play in."""
+
+    equity: int | None = None
+    pot_odds: int | None = None
+    outs: int | None = None
+    draws: tuple[str, ...] = ()
+    style: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """One decision from one seat.
+
+    ``order``: seats from the left of the button on; ``small_blind``: its seat, 0 for none; ``views``: every other seat
+    in that order; ``legal``: words that may be answered; ``choices``: amounts for a bet or the total of a raise;
+    ``all_in``: the total of a bet of everything, 0 when none is allowed.
+    """
+
+    game: Game
+    limit: Limit
+    currency: str
+    small: Decimal
+    big: Decimal
+    order: tuple[int, ...]
+    small_blind: int
+    me: int
+    cards: tuple[int, ...]
+    board: tuple[int, ...]
+    money: Decimal
+    actions: tuple[Said, ...]
+    views: tuple[View, ...]
+    pot: Decimal
+    legal: tuple[str, ...]
+    choices: tuple[Decimal, ...] = ()
+    all_in: Decimal = Decimal(0)
+    features: Features = Features()
+
+    @property
+    def stage(self) -> str:
+        """PREFLOP, FLOP, TURN or RIVER."""
+        return STAGES[len(self.board)]
+
+    @property
+    def rank(self) -> int:
+        """The category of my hand so far, an index into ``cards.CATEGORIES``."""
+        if self.game is Game.HOLDEM:
+            return best_category(self.cards, self.board)
+        return best_category(self.cards, self.board, 2) if self.board else best_category(self.cards, (), 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewConfig:
+    """How amounts are shown: ``round_up`` to multiples of the big blind, as in the paper; ``choices`` in big blinds."""
+
+    round_up: bool = True
+    choices: tuple[int, ...] = CHOICES
+
+
+def state_of(
+    hand: Hand,
+    decision: Decision,
+    cards: tuple[int, ...],
+    config: ViewConfig,
+    features: Features | None = None,
+    profiles: Mapping[int, Profile] | None = None,
+) -> State:
+    """The state of a decision from the seat that takes it.
+
+    Args:
+        hand: the record.
+        decision: one of its replay.
+        cards: of the player who decides.
+        config: rounding and bet choices.
+        features: given values; None for none.
+        profiles: seat -> profile of those whose habits are to be shown.
+
+    Raises:
+        HandError: when the cards are not as many as the game has.
+    """
+    if len(cards) != hand.game.hole_cards:
+        raise HandError(f"{hand.game} has {hand.game.hole_cards} hole cards, not {len(cards)}")
+    amount = _amounts(hand, config)
+    said = _said(hand, decision, amount)
+    order = tuple(decision.stacks)
+    views = tuple(
+        View(
+            seat,
+            amount(decision.stacks[seat]),
+            said[seat],
+            _habits(profiles[seat]) if profiles and seat in profiles else None,
+        )
+        for seat in order
+        if seat != decision.seat
+    )
+    legal = decision.legal
+    return State(
+        game=hand.game,
+        limit=hand.limit,
+        currency=hand.money.currency,
+        small=_exact(hand, hand.stakes.small),
+        big=_exact(hand, hand.stakes.big),
+        order=order,
+        small_blind=next((post.seat for post in hand.posts if post.kind is PostKind.SMALL), 0),
+        me=decision.seat,
+        cards=cards,
+        board=decision.board,
+        money=amount(decision.stacks[decision.seat]),
+        actions=said[decision.seat],
+        views=views,
+        pot=amount(decision.pot),
+        legal=legal_words(decision.legal, decision.bet),
+        choices=tuple(_exact(hand, c) for c in choices(hand, legal, config)),
+        all_in=_exact(hand, legal.most) if is_all_in(decision, legal) else Decimal(0),
+        features=features or Features(),
+    )
+
+
+def _exact(hand: Hand, amount: int) -> Decimal:
+    return Decimal(amount).scaleb(-hand.money.decimals)
+
+
+def _amounts(hand: Hand, config: ViewConfig):  # type: ignore[no-untyped-def]
+    """Amount -> what is shown of it."""
+    big = hand.big_blind
+
+    def amount(units: int) -> Decimal:
+        return _exact(hand, -(-units // big) * big if config.round_up else units)
+
+    return amount
+
+
+def legal_words(legal: Legal, bet: int) -> tuple[str, ...]:
+    """The words that may be answered.
+
+    >>> legal_words(Legal(0, 2, 9), 0)
+    ('check', 'bet')
+    """
+    words = ["fold", "call"] if legal.call else ["check"]
+    return (*words, "raise" if bet else "bet") if legal.most else tuple(words)
+
+
+def choices(hand: Hand, legal: Legal, config: ViewConfig) -> tuple[int, ...]:
+    """The totals to choose from for a bet or a raise: those choices that are allowed, else the least bet."""
+    if not legal.most:
+        return ()
+    every = [blinds * hand.big_blind for blinds in config.choices]
+    return tuple(total for total in every if legal.least <= total <= legal.most) or (legal.least,)
+
+
+def is_all_in(decision: Decision, legal: Legal) -> bool:
+    """Whether a bet of everything is allowed."""
+    own = decision.bets[decision.seat] + decision.stacks[decision.seat]
+    return bool(legal.most) and legal.most == own
+
+
+def _habits(profile: Profile) -> Habits:
+    return Habits(profile.hands, profile.vpip, profile.pfr, profile.aggression, profile.fold_to_raise)
+
+
+def _said(hand: Hand, decision: Decision, amount):  # type: ignore[no-untyped-def]
+    """Seat -> what it did before the decision."""
+    found: dict[int, list[Said]] = {seat: [] for seat in decision.stacks}
+    for post in hand.posts:
+        found[post.seat].append(Said(0, "ante" if post.kind is PostKind.ANTE else "post", amount(post.amount)))
+    left = decision.index
+    for street, acts in enumerate(hand.streets):
+        for act in acts[:left]:
+            found[act.seat].append(Said(street, word_of(act), amount(act.amount)))
+        left -= min(left, len(acts))
+    return {seat: tuple(said) for seat, said in found.items()}
+
+
+def word_of(act: Act) -> str:
+    """The word of a decision: fold, check, call, bet or raise."""
+    return {
+        ActKind.FOLD: "fold",
+        ActKind.CHECK: "check",
+        ActKind.CALL: "call",
+        ActKind.BET: "bet",
+        ActKind.RAISE: "raise",
+    }[act.kind]
+
+
+def names_of(hand: Hand, profiles: Mapping[str, Profile]) -> dict[int, Profile]:
+    """Seat -> profile, of players by name."""
+    return {seat: profiles[name] for seat, name in player_of(hand).items() if name in profiles}
+
+
+def pot_odds(to_call: Decimal, pot: Decimal) -> int:
+    """Percent of the pot after a call that the call costs, ``100 c / (p + c)``, rounded.
+
+    >>> pot_odds(Decimal(1), Decimal(3))
+    25
+    """
+    return int((100 * to_call / (pot + to_call)).to_integral_value()) if to_call else 0

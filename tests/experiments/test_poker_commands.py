@@ -1,0 +1,140 @@
+"""The stages of experiments.poker on small logs: files in, files out, killed and restarted."""
+
+import json
+
+import pytest
+
+from experiments.poker import files
+from experiments.poker.__main__ import COMMANDS, dispatch
+from lqlm.poker.pokerstars import render
+from lqlm.poker.prompts import read_compact, read_prompt
+from tests.poker import texts
+from tests.poker.random_hands import random_hand
+
+
+@pytest.fixture
+def logs(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for number in range(3):
+        hands = [render(random_hand(seed)) for seed in range(10 * number, 10 * number + 10)]
+        (folder / f"{number}.txt").write_text("\n\n".join(hands), encoding="utf-8")
+    bad = texts.CASH.replace("Ada: bets $10", "Ada: frets")
+    (folder / "9.txt").write_text(texts.CASH + "\n\n" + bad + "\n\n" + texts.TWICE, encoding="utf-8")
+    return folder
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def run(*argv):
+    assert dispatch(list(map(str, argv))) == 0
+
+
+def stages(logs, out, *prompts):
+    run("parse", logs, "--out", out / "hands")
+    run("select", out / "hands", "--out", out / "selected", "--min-hands", "1")
+    run("prompts", out / "selected", "--out", out / "prompts", *prompts)
+    return out
+
+
+def test_from_logs_to_prompts(logs, tmp_path, capsys):
+    out = stages(logs, tmp_path, "--features", "pot-odds", "habits", "--style", "tight")
+    summary = json.loads((out / "hands" / "summary.json").read_text())
+    assert (summary["files"], summary["read"], summary["skipped"]) == (4, 32, 1)
+    (skipped,) = rows(out / "hands" / "skipped.jsonl")
+    text = (logs / "9.txt").read_text(encoding="utf-8").splitlines()
+    assert skipped["file"].endswith("9.txt") and text[skipped["line"] - 1] == "Ada: frets"
+    parts = {part: rows(out / "selected" / f"{part}.jsonl") for part in ("train", "valid", "test")}
+    sessions = [{row["session"] for row in part} for part in parts.values()]
+    assert not (sessions[0] & sessions[1] or sessions[0] & sessions[2] or sessions[1] & sessions[2])
+    made = [row for part in parts for row in rows(out / "prompts" / f"{part}.jsonl")]
+    assert made and all(read_prompt(row["prompt"]).features.style == "tight" for row in made)
+    assert {row["completion"].split()[2].strip(".") for row in made} >= {"fold", "call", "check"}
+    everything = "".join(path.read_text(encoding="utf-8") for path in (out / "selected").glob("*.json*"))
+    everything += "".join(path.read_text(encoding="utf-8") for path in (out / "prompts").glob("*.json*"))
+    assert '"Ada"' not in everything and "l33t" not in everything
+    players = json.loads((out / "selected" / "players.json").read_text())
+    assert all(player["low"] <= player["mean"] <= player["high"] for player in players)
+    assert "32 hands read, 1 skipped" in capsys.readouterr().out
+
+
+def test_a_finished_stage_is_not_done_again(logs, tmp_path, capsys):
+    stages(logs, tmp_path, "--template", "compact")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    stages(logs, tmp_path, "--template", "compact")
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert capsys.readouterr().out.count("is finished") == 3
+    row = rows(tmp_path / "prompts" / "train.jsonl")[0]
+    assert read_compact(row["prompt"]).me == row["seat"]
+
+
+def test_a_killed_parse_goes_on_with_the_shards_that_are_whole(logs, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    run("parse", logs, "--out", whole)
+    out, calls = tmp_path / "killed", []
+
+    def dies(path, made, keep=files.write_rows):
+        calls.append(path.name)
+        if len(calls) == 3:  # the hands of the second file
+            next(iter(made))
+            raise SystemExit("killed")
+        return keep(path, made)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.poker.parse.write_rows", dies)
+        with pytest.raises(SystemExit):
+            dispatch(["parse", str(logs), "--out", str(out)])
+    kept = (out / "hands-000000.jsonl").stat().st_mtime_ns
+    run("parse", logs, "--out", out)
+    assert (out / "hands-000000.jsonl").stat().st_mtime_ns == kept
+    names = sorted(path.name for path in whole.glob("*.jsonl"))
+    assert names == sorted(path.name for path in out.glob("*.jsonl"))
+    assert all((whole / name).read_bytes() == (out / name).read_bytes() for name in names)
+    assert not list(out.rglob("*.part"))
+
+
+def test_a_source_that_changed_after_the_kill_is_read_anew(logs, tmp_path):
+    out = tmp_path / "hands"
+    run("parse", logs, "--out", out)
+    (out / files.SUMMARY).unlink()  # as if killed before the end
+    (logs / "0.txt").write_text(texts.TWICE, encoding="utf-8")
+    run("parse", logs, "--out", out)
+    assert [row["hand"]["hand_id"] for row in rows(out / "hands-000000.jsonl")] == ["3"]
+
+
+def test_win_rates_come_from_training_sessions_only(logs, tmp_path):
+    run("parse", logs, "--out", tmp_path / "hands")
+    none = ["--min-hands", "1", "--train", "0", "--valid", "0.5"]
+    run("select", tmp_path / "hands", "--out", tmp_path / "none", *none)
+    assert json.loads((tmp_path / "none" / "players.json").read_text()) == []
+    tiers = {seat["tier"] for row in rows(tmp_path / "none" / "test.jsonl") for seat in row["known"].values()}
+    assert tiers == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nothing"], "no command 'nothing'"),
+        (["parse", "missing.txt", "--out", "OUT"], "no hand histories"),
+        (["select", "OUT", "--out", "OUT/x"], "no finished stage"),
+        (["prompts", "OUT", "--out", "OUT/x"], "no finished stage"),
+    ],
+)
+def test_bad_input_is_one_line(argv, message, tmp_path, capsys):
+    assert dispatch([word.replace("OUT", str(tmp_path)) for word in argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_other_settings_want_another_folder(logs, tmp_path, capsys):
+    stages(logs, tmp_path)
+    assert dispatch(["prompts", str(tmp_path / "selected"), "--out", str(tmp_path / "prompts"), "--exact"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys):
+    assert dispatch(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)

@@ -1,0 +1,109 @@
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lqlm.poker import phh, phh_writer
+from lqlm.poker.pokerstars import parse
+from lqlm.poker.record import Collected, Game, HandError, Limit, PostKind, Shown, collected
+from lqlm.poker.replay import outcome
+from tests.poker import random_hands, texts
+
+PLAIN = """\
+variant = 'NT'
+ante_trimming_status = true
+antes = [0, 0, 0]
+blinds_or_straddles = [1, 2, 0]
+min_bet = 2
+starting_stacks = [110, 20.5, 200]
+actions = ['d dh p1 AcAd', 'd dh p2 ????', 'd dh p3 7h6h', 'p3 cbr 6', 'p1 cbr 20 # why not', 'p2 f', 'p3 cc', \
+'d db 2c3c4c', 'p1 cc', 'p3 cbr 12.5', 'p1 cc', 'd db 5c', 'p1 cc', 'p3 cc', 'd db 9h', 'p1 cc', 'p3 cc', \
+'p1 sm AcAd', 'p3 sm']
+hand = 7
+players = ['Ada', 'Bo', 'Cy']
+finishing_stacks = [144.5, 18.5, 167.5]
+"""
+
+
+def test_a_plain_file():
+    hand = phh.parse(PLAIN, table="Rho")
+    assert (hand.game, hand.limit, hand.money.decimals, hand.big_blind) == (Game.HOLDEM, Limit.NO_LIMIT, 1, 20)
+    assert [(seat.number, seat.player, seat.stack) for seat in hand.seats] == [
+        (1, "Ada", 1100),
+        (2, "Bo", 205),
+        (3, "Cy", 2000),
+    ]
+    assert hand.table.name == "Rho" and hand.table.button == 3 and hand.hand_id == "7"
+    assert [hole.seat for hole in hand.holes] == [1, 3]
+    assert hand.results[0] == Shown(1, hand.holes[0].cards) and hand.results[-1] == Collected(1, 670)
+    assert outcome(hand).stacks == {1: 1445, 2: 185, 3: 1675}
+    assert phh.parse(phh_writer.render(hand)) == hand
+    assert "_lqlm" not in phh_writer.render(hand)  # nothing that the format cannot say
+
+
+def test_heads_up_the_second_player_is_the_small_blind():
+    text = (
+        PLAIN.replace("[0, 0, 0]", "[0, 0]").replace("[1, 2, 0]", "[1, 2]").replace("[110, 20.5, 200]", "[110, 20.5]")
+    )
+    text = text[: text.index("actions")] + "actions = ['d dh p1 AcAd', 'd dh p2 7h6h', 'p2 f']\n"
+    hand = phh.parse(text)
+    found = [(post.seat, post.kind, post.amount) for post in hand.posts]
+    assert found == [(2, PostKind.SMALL, 10), (1, PostKind.BIG, 20)]
+    assert collected(hand) == {1: 20} and hand.returned.amount == 10
+
+
+def test_toml_of_any_layout_is_read():
+    spread = PLAIN.replace("antes = [0, 0, 0]", 'antes = [\n  0,\n  0, # small blind\n  0,\n]\nevent = "a \\"b\\""')
+    assert phh.parse(spread) == phh.parse(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("'NT'", "'FR'", "game not read: razz"),
+        ("'NT'", "'XX'", "variant 'XX'"),
+        ("min_bet = 2\n", "", "'min_bet' is missing"),
+        ("'p2 f'", "'p2 x'", "action not understood"),
+        ("'p2 f'", "'p9 f'", "no player 'p9'"),
+        ("'p2 f'", "'p3 f'", "it is seat 2's turn"),
+        ("18.5, 167.5]", "18.5, 168.5]", "chips before"),
+        ("finishing_stacks = [144.5, 18.5, 167.5]\n", "", "neither finishing_stacks nor winnings"),
+        ("hand = 7", "hand = ", "no TOML"),
+        ("AcAd'", "AcAc'", "a card is there twice"),
+        ("p1 sm AcAd", "p1 sm AcAs", "not dealt"),
+        ("['Ada', 'Bo', 'Cy']", "['Ada', 'Bo']", "3 stacks, 2 players"),
+        ("hand = 7", "hand = 7\n_lqlm_nothing = '1'", "no field of a hand"),
+    ],
+)
+def test_what_is_refused(old, new, message):
+    assert old in PLAIN
+    with pytest.raises((HandError, ValueError), match=message):
+        phh.parse(PLAIN.replace(old, new))
+
+
+@pytest.mark.parametrize("name", ["cash", "tournament"])
+def test_a_hand_of_a_site_goes_round_with_all_that_phh_cannot_say(name):
+    hand = parse(texts.EVERY[name])
+    assert phh.parse(phh_writer.render(hand)) == hand
+
+
+@pytest.mark.parametrize(("name", "message"), [("twice", "second board"), ("cap", "no cap"), ("old", "no variant")])
+def test_what_phh_cannot_hold_is_said(name, message):
+    with pytest.raises(HandError, match=message):
+        phh_writer.render(parse(texts.EVERY[name]))
+
+
+GAMES = [(Game.HOLDEM, Limit.NO_LIMIT), (Game.HOLDEM, Limit.FIXED), (Game.OMAHA, Limit.POT_LIMIT)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**9), st.sampled_from([*GAMES, (Game.OMAHA_HILO, Limit.FIXED)]))
+def test_any_legal_hand_goes_round(seed, game):
+    hand = random_hands.random_hand(seed, game=game[0], limit=game[1], twice=False)
+    hand = dataclasses.replace(hand, stakes=dataclasses.replace(hand.stakes, cap=0))
+    try:
+        text = phh_writer.render(hand)
+    except HandError:  # without its cap the hand is another one
+        return
+    assert phh.parse(text) == hand
