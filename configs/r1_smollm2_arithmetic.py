@@ -18,7 +18,7 @@ from lqlm.tasks.arithmetic import ArithmeticConfig
 
 RIGHT = RewardSettings("lqlm.rewards.functions.correct")
 FORM = RewardSettings("lqlm.rewards.format.think_format", weight=0.2)
-LANGUAGE = RewardSettings("lqlm.rewards.language.language_consistency", weight=0.1, params={"script": "latin"})
+LANGUAGE = RewardSettings("lqlm.rewards.language.language_consistency", weight=0.1, params={"script": "latin", "tag": "think"})
 SHORT = RewardSettings("lqlm.rewards.functions.length_penalty", weight=1.0, params={"per_token": 0.002})
 OPTIM = OptimConfig(learning_rate=2e-4, schedule="cosine", warmup_steps=2)
 

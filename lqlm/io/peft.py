@@ -6,7 +6,10 @@ LoRA and its relatives (rsLoRA, DoRA, QA-LoRA, patterns of ranks, biases), (IA)^
 import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import safetensors.numpy
 
 from lqlm.adapters.configs import AdapterConfig, FullConfig, Ia3Config, LoraConfig, PrefixConfig, PromptConfig
@@ -60,6 +63,39 @@ def save_peft(
     Raises:
         UserError: when adapters do not fit the configs, the disk is full, or the directory holds other files.
     """
+    tensors, fields, written = parts_of(adapters, adapter_cfg, model_cfg, initial)
+    write_peft(directory, tensors, {**fields, "base_model_name_or_path": base_name}, card_of(base_name, written))
+
+
+def write_peft(
+    directory: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], card: str
+) -> None:
+    """Writes the three files of a PEFT directory, whole or not at all.
+
+    Args:
+        directory: made; an adapter that lies there is replaced, any other file refused.
+        tensors: by their keys.
+        config: the fields of ``adapter_config.json``.
+        card: the text of ``README.md``.
+    """
+    files = {
+        CONFIG: (json.dumps(dict(config), indent=2, sort_keys=True) + "\n").encode(),
+        WEIGHTS: safetensors.numpy.save(dict(tensors), metadata={"format": "pt"}),
+        CARD: card.encode(),
+    }
+    write_directory(directory, files)
+
+
+def parts_of(
+    adapters: PyTree, adapter_cfg: AdapterConfig, model_cfg: ModelConfig, initial: PyTree | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any], AdapterConfig]:
+    """What a directory is made of: tensors, fields, and the config of what is written.
+
+    The arguments are those of :func:`save_peft`.
+
+    Raises:
+        UserError: when adapters do not fit the configs.
+    """
     if isinstance(adapter_cfg, LoraConfig) and adapter_cfg.decomposes:
         if initial is None:
             raise UserError(
@@ -79,13 +115,7 @@ def save_peft(
     else:
         assert isinstance(adapter_cfg, FullConfig)
         raise UserError("full training has no adapter: write the model itself with lqlm.io.export.save_hf")
-    config = {**fields, "base_model_name_or_path": base_name}
-    files = {
-        CONFIG: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
-        WEIGHTS: safetensors.numpy.save(tensors, metadata={"format": "pt"}),
-        CARD: _card(base_name, adapter_cfg).encode(),
-    }
-    write_directory(directory, files)
+    return tensors, fields, adapter_cfg
 
 
 def load_peft(directory: str | os.PathLike[str], model_cfg: ModelConfig) -> tuple[PyTree, AdapterConfig]:
@@ -107,7 +137,23 @@ def load_peft(directory: str | os.PathLike[str], model_cfg: ModelConfig) -> tupl
     recover_directory(folder)
     path = folder / CONFIG
     config = read_config(path)
-    weights = _open_weights(folder / WEIGHTS)
+    return read_parts(path, config, open_weights(folder / WEIGHTS), model_cfg)
+
+
+def read_parts(
+    path: pathlib.Path, config: dict[str, Any], weights: SafeTensors, model_cfg: ModelConfig
+) -> tuple[PyTree, AdapterConfig]:
+    """The adapters that a directory's tensors are.
+
+    Args:
+        path: of ``adapter_config.json``, for messages.
+        config: its fields.
+        weights: the tensors, of the adapters alone.
+        model_cfg: the base model's shape.
+
+    Raises:
+        UserError: as :func:`load_peft`.
+    """
     if config["peft_type"] == "LORA":
         lora_cfg = lora_config(path, config)
         return read_lora(weights, lora_cfg, model_cfg)
@@ -119,7 +165,8 @@ def load_peft(directory: str | os.PathLike[str], model_cfg: ModelConfig) -> tupl
     return read_prefix(weights, virtual_cfg, model_cfg), virtual_cfg
 
 
-def _open_weights(path: pathlib.Path) -> SafeTensors:
+def open_weights(path: pathlib.Path) -> SafeTensors:
+    """The tensors of a PEFT directory."""
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; save the adapter with safe_serialization=True (.bin files are not read)"
@@ -127,13 +174,14 @@ def _open_weights(path: pathlib.Path) -> SafeTensors:
     return open_safetensors(path)
 
 
-def _card(base_name: str, cfg: AdapterConfig) -> str:
+def card_of(base_name: str, cfg: AdapterConfig, task: str = "text-generation") -> str:
+    """The text of ``README.md``."""
     kind = _kind(cfg)
     header = [
         "---",
         f"base_model: {json.dumps(base_name)}",
         "library_name: peft",
-        "pipeline_tag: text-generation",
+        f"pipeline_tag: {task}",
         "tags:",
         f"- {json.dumps('base_model:adapter:' + base_name)}",
         *(["- lora"] if isinstance(cfg, LoraConfig) else []),

@@ -37,14 +37,30 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 Values = tuple[tuple[str, Any], ...]
 
 
-def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The fields of ``adapter_config.json``, known to be of a kind that is computed here."""
+CLASSIFIER = "SEQ_CLS"
+HEADS = ["classifier", "score"]  # the names that PEFT gives to the heads of sequence classifiers
+
+
+def read_config(path: pathlib.Path, *, classifier: bool = False) -> dict[str, Any]:
+    """The fields of ``adapter_config.json``, known to be of a kind that is computed here.
+
+    Args:
+        path: of the file.
+        classifier: whether it must be, or must not be, of a sequence classifier with a head of its own.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file; a PEFT adapter directory needs {path.name} and its weights")
     config = read_json(path)
     if config.get("peft_type") not in TYPES:
         raise UserError(f"{path}: peft_type {config.get('peft_type')!r} is not supported; only {', '.join(TYPES)}")
+    is_classifier = config.get("task_type") == CLASSIFIER
+    if is_classifier != classifier:
+        what = "is a reward model: read it with lqlm.io.reward_model.load_reward_model"
+        other = f"is no reward model (task_type {config.get('task_type')!r}): read it with lqlm.io.peft.load_peft"
+        raise UserError(f"{path}: {what if is_classifier else other}")
     for name, neutral in _NEUTRAL.items():
+        if classifier and name == "modules_to_save" and set(config.get(name) or ()) - set(HEADS) == set():
+            continue
         if name in config and config[name] not in neutral:
             raise UserError(f"{path}: {name} = {config[name]!r} is not supported; only {neutral[0]!r}")
     return config

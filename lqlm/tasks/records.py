@@ -162,10 +162,10 @@ def write(where: str, fields: Fields, form: Form, renderer: Renderer, config: In
         UserError: naming the field that does not fit, or when the template cannot be cut into turns.
     """
     if form == "messages":
-        return _write_chat(where, _messages(where, fields, config.messages), 0, renderer, config)
+        return _write_chat(where, messages_of(where, fields, config.messages), 0, renderer, config)
     if form == "completion" and isinstance(fields[config.prompt], list):
-        before = _messages(where, fields, config.prompt)
-        after = _messages(where, fields, config.completion)
+        before = messages_of(where, fields, config.prompt)
+        after = messages_of(where, fields, config.completion)
         return _write_chat(where, before + after, len(before), renderer, config)
     if form == "completion":
         if config.system is not None:
@@ -211,7 +211,8 @@ def text_of(where: str, fields: Fields, name: str) -> str:
     return fields[name]
 
 
-def _messages(where: str, fields: Fields, name: str) -> list[Message]:
+def messages_of(where: str, fields: Fields, name: str) -> list[Message]:
+    """The conversation in a field; UserError when it holds something else."""
     found = fields[name]
     if not isinstance(found, list) or not found:
         raise UserError(f'{where}: the field "{name}" is no list of messages; write [{{"role": ..., "content": ...}}]')

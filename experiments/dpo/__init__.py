@@ -1,0 +1,1 @@
+"""DPO as an experiment: ``python -m experiments.dpo``."""

@@ -1,0 +1,34 @@
+"""The settings of DPO: frozen dataclasses, which hold every default."""
+
+import dataclasses
+
+from experiments.pairs.settings import PairExperiment
+from lqlm.adapters.configs import FullConfig, LoraConfig
+from lqlm.algorithms.dpo import WHOLE_BATCH, DPOConfig
+from lqlm.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DPOExperiment(PairExperiment):
+    """Everything that a run of ``experiments.dpo`` depends on.
+
+    Attributes:
+        dpo: the loss; its reference is the base without adapters, also where ``start`` names some.
+    """
+
+    workdir: str = "runs/dpo"
+    dpo: DPOConfig = DPOConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before any work."""
+        super().__post_init__()
+        decomposes = isinstance(self.adapter, LoraConfig) and self.adapter.decomposes
+        if isinstance(self.adapter, FullConfig) or decomposes:
+            raise UserError(
+                "the reference of DPO is the base without adapters, and this adapter (full, pissa, olora or loftq) "
+                "changes the base; train a LoRA of init 'kaiming' or 'gaussian'"
+            )
+        if self.dpo.loss in WHOLE_BATCH and self.run.micro_batches > 1:
+            raise UserError(
+                f"dpo.loss {self.dpo.loss!r} compares the pairs of a whole batch; set run.micro_batches to 1"
+            )

@@ -1,0 +1,1 @@
+"""A reward model as an experiment: ``python -m experiments.reward_model``."""

@@ -1,0 +1,282 @@
+"""Losses of a reward model, as functions of the numbers that it gives, and how well it tells pairs apart.
+
+The pairwise losses and metrics are those of TRL's RewardTrainer (1.16).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lqlm.algorithms.pairs import CHOSEN, REJECTED, PairBatch, pair_weights, real_pairs, weighted
+from lqlm.algorithms.step import Metrics, Objective
+from lqlm.errors import UserError
+from lqlm.masked import masked_mean, masked_sum
+from lqlm.types import Array, PyTree
+
+PairLoss = Literal["bradley_terry", "margin_ranking", "classification"]
+
+
+def bradley_terry(chosen: Array, rejected: Array, margin: Array | float = 0.0) -> Array:
+    """Negative log-likelihood of the preference, ``-log sigma(r_c - r_r - margin)``.
+
+    Bradley and Terry 1952; InstructGPT (arXiv:2203.02155), equation 1; the margin of Llama 2 (arXiv:2307.09288).
+
+    Args:
+      chosen: [...] rewards of the preferred completions.
+      rejected: [...] rewards of the others.
+      margin: [...] or one number: the lead that is asked for.
+
+    Returns:
+      float32 [...].
+
+    >>> print(bradley_terry(jnp.array([1.0, 0.0]), jnp.array([1.0, 2.0])).round(4))
+    [0.6931 2.1269]
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    return -jax.nn.log_sigmoid(chosen - rejected - margin)
+
+
+def centring(chosen: Array, rejected: Array) -> Array:
+    """What keeps rewards near 0, which a preference alone leaves open: ``(r_c + r_r)^2``.
+
+    Eisenstein et al. (arXiv:2312.09244); TRL multiplies its mean by ``center_rewards_coefficient``.
+
+    Args:
+      chosen: [...] rewards of the preferred completions.
+      rejected: [...] rewards of the others.
+
+    Returns:
+      [...].
+    """
+    return jnp.square(chosen + rejected)
+
+
+def margin_ranking(first: Array, second: Array, sign: Array | float = 1.0, margin: Array | float = 1.0) -> Array:
+    """Hinge on the difference, ``max(0, -y (x_1 - x_2) + margin)``.
+
+    Args:
+      first: [...] rewards.
+      second: [...] rewards.
+      sign: y: 1 where the first should be the greater, -1 where the second should.
+      margin: [...] or one number: the lead from which on nothing is lost.
+
+    Returns:
+      [...].
+
+    >>> print(margin_ranking(jnp.array([3.0, 3.0]), jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0])))
+    [0. 3.]
+    """
+    chex.assert_equal_shape([first, second])
+    return jax.nn.relu(-sign * (first - second) + margin)
+
+
+def classification(scores: Array, labels: Array) -> Array:
+    """Binary cross-entropy of a score as the log-odds of "good", ``-[y log sigma(s) + (1 - y) log sigma(-s)]``.
+
+    Args:
+      scores: [...].
+      labels: [...] in [0, 1], any numeric type.
+
+    Returns:
+      float32 [...].
+
+    >>> print(classification(jnp.array([0.0, 2.0]), jnp.array([1, 0])).round(4))
+    [0.6931 2.1269]
+    """
+    chex.assert_equal_shape([scores, labels])
+    labels = labels.astype(jnp.float32)
+    return -labels * jax.nn.log_sigmoid(scores) - (1.0 - labels) * jax.nn.log_sigmoid(-scores)
+
+
+def regression(scores: Array, targets: Array) -> Array:
+    """Squared error, ``(s - t)^2``: for rewards that somebody gave as numbers.
+
+    Args:
+      scores: [...].
+      targets: [...], any numeric type.
+
+    Returns:
+      float32 [...].
+    """
+    chex.assert_equal_shape([scores, targets])
+    return jnp.square(scores - targets.astype(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModelConfig:
+    """The loss of a reward model on pairs.
+
+    Attributes:
+      loss: ``bradley_terry``, ``margin_ranking``, or ``classification`` (chosen is good, rejected is not).
+      margin: added to the margin of each pair: the lead that is asked for.
+      center: weight of `centring`; TRL's ``center_rewards_coefficient`` (its paper takes 0.01).
+    """
+
+    loss: PairLoss = "bradley_terry"
+    margin: float = 0.0
+    center: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before anything is compiled."""
+        if self.loss not in get_args(PairLoss):
+            raise UserError(f"RewardModelConfig: unknown loss {self.loss!r}: use {', '.join(get_args(PairLoss))}")
+        if self.center < 0:
+            raise UserError(f"RewardModelConfig: center {self.center} drives rewards away from 0: take 0 or more")
+        if self.loss == "margin_ranking" and self.margin < 0:
+            raise UserError(f"RewardModelConfig: margin {self.margin} asks for a lag: take 0 or more")
+        if self.loss == "classification" and self.margin:
+            raise UserError(f"RewardModelConfig: margin {self.margin} means nothing to classification: take 0")
+
+
+def pair_losses(chosen: Array, rejected: Array, margin: Array, cfg: RewardModelConfig) -> Array:
+    """The loss of each pair, `centring` included.
+
+    Args:
+      chosen: [B] rewards.
+      rejected: [B] rewards.
+      margin: [B] of the pairs, beside the config's own.
+      cfg: which loss.
+
+    Returns:
+      float32 [B].
+    """
+    if cfg.loss == "bradley_terry":
+        losses = bradley_terry(chosen, rejected, margin + cfg.margin)
+    elif cfg.loss == "margin_ranking":
+        losses = margin_ranking(chosen, rejected, 1.0, margin + cfg.margin)
+    else:
+        losses = classification(chosen, jnp.ones_like(chosen)) + classification(rejected, jnp.zeros_like(rejected))
+    return losses + cfg.center * centring(chosen, rejected)
+
+
+Score = Callable[[PyTree, PyTree, PairBatch, Any], Array]
+
+
+def reward_model_objective(score: Score, cfg: RewardModelConfig) -> Objective:
+    """A reward model as `lqlm.algorithms.step.make_update` takes it, for batches of type `PairBatch`.
+
+    Args:
+      score: ``(adapters, base, batch, key) -> [B, 2]``, the rewards of chosen and rejected, in this order.
+      cfg: the constants of the loss.
+
+    Returns:
+      An `Objective`; the loss is the mean over the pairs of the full batch, the metrics are those of `reward_metrics`
+      and ``tokens``.
+    """
+
+    def prepare(batch: PairBatch) -> tuple[PairBatch, Array, Array, Array]:
+        real = real_pairs(batch.completion_mask_BGC)
+        # The rows of a unit matrix: by them a part writes its rewards to their places in the full batch.
+        return batch, pair_weights(real), jnp.eye(len(real), dtype=jnp.float32), real
+
+    def loss(adapters: PyTree, base: PyTree, part: tuple[Any, ...], key: Any) -> tuple[Array, Metrics]:
+        batch, weights, places, real = part
+        scores = score(adapters, base, batch, key)
+        chosen, rejected = scores[:, CHOSEN], scores[:, REJECTED]
+        value = weighted(pair_losses(chosen, rejected, batch.margin_B, cfg), weights)
+        kept = jax.lax.stop_gradient(jnp.where(real[:, None], scores, 0.0))
+        tokens = jnp.sum(batch.prompt_mask_BP & real[:, None]) + jnp.sum(batch.completion_mask_BGC)
+        sums = {"chosen": kept[:, CHOSEN] @ places, "rejected": kept[:, REJECTED] @ places}
+        return value, sums | {"real": real.astype(jnp.float32) @ places, "tokens": tokens.astype(jnp.float32)}
+
+    def finish(sums: Metrics) -> Metrics:
+        found = reward_metrics(sums["chosen"], sums["rejected"], sums["real"] > 0.5)
+        return {"loss": sums["loss"], "tokens": sums["tokens"], **found}
+
+    return Objective(loss, prepare, finish)
+
+
+@flax.struct.dataclass
+class ScoredBatch:
+    """B texts, each with the number that it should get."""
+
+    tokens_BT: Array  # int32, padded on either side
+    mask_BT: Array  # bool
+    targets_B: Array  # float32: labels of 0 or 1 for `classification`, any number for `regression`
+
+
+def scored_objective(
+    score: Callable[[PyTree, PyTree, ScoredBatch, Any], Array], loss: Callable[[Array, Array], Array]
+) -> Objective:
+    """A reward model of single texts as `lqlm.algorithms.step.make_update` takes it, for batches of `ScoredBatch`.
+
+    Args:
+      score: ``(adapters, base, batch, key) -> [B]``.
+      loss: `classification` or `regression`.
+
+    Returns:
+      An `Objective`; the loss is the mean over the texts of the full batch that hold a token.
+    """
+
+    def prepare(batch: ScoredBatch) -> tuple[ScoredBatch, Array]:
+        return batch, pair_weights(jnp.any(batch.mask_BT, axis=-1))
+
+    def value(adapters: PyTree, base: PyTree, part: tuple[ScoredBatch, Array], key: Any) -> tuple[Array, Metrics]:
+        batch, weights = part
+        scores = score(adapters, base, batch, key)
+        sums = {"mean_reward": weighted(jax.lax.stop_gradient(scores), weights)}
+        return weighted(loss(scores, batch.targets_B), weights), sums
+
+    return Objective(value, prepare, lambda sums: sums)
+
+
+def reward_metrics(chosen: Array, rejected: Array, real: Array) -> Metrics:
+    """Rewards of some pairs under TRL's names.
+
+    Args:
+      chosen: [B].
+      rejected: [B].
+      real: bool [B]; the others are left out.
+
+    Returns:
+      float32 []: ``min_reward``, ``mean_reward`` and ``max_reward`` of both sides together, ``accuracy`` (how often
+      the chosen one has the greater reward: a tie is no success) and ``margin`` (the mean lead).  Of no pair: all 0.
+
+    >>> found = reward_metrics(jnp.array([2.0, 1.0]), jnp.array([0.0, 3.0]), jnp.array([True, True]))
+    >>> {name: float(x) for name, x in found.items()}
+    {'min_reward': 0.0, 'mean_reward': 1.5, 'max_reward': 3.0, 'accuracy': 0.5, 'margin': 0.0}
+    """
+    chex.assert_equal_shape([chosen, rejected, real])
+    both, mask = jnp.stack([chosen, rejected]), jnp.stack([real, real])
+    some = jnp.any(real)
+    return {
+        "min_reward": jnp.where(some, jnp.min(jnp.where(mask, both, jnp.inf)), 0.0),
+        "mean_reward": masked_mean(both, mask),
+        "max_reward": jnp.where(some, jnp.max(jnp.where(mask, both, -jnp.inf)), 0.0),
+        "accuracy": masked_mean(chosen > rejected, real),
+        "margin": masked_mean(chosen - rejected, real),
+    }
+
+
+def calibration_error(margins: Array, real: Array, *, bins: int = 10) -> Array:
+    """Expected calibration error of ``sigma(r_c - r_r)`` as the probability that the chosen completion is preferred.
+
+    ``sum_k n_k / n |accuracy_k - confidence_k|``: the confidence of a pair is ``sigma(|margin|)``, in one of K bins of
+    equal width between 1/2 and 1; it is right where the margin is positive, and half right where it is 0.
+
+    Naeini et al. 2015; Guo et al. (arXiv:1706.04599), equation 3.
+
+    Args:
+      margins: [N] leads of the chosen completions.
+      real: bool [N]; the others are left out.
+      bins: K.
+
+    Returns:
+      float32 [], between 0 and 1; 0 of no pair.
+
+    >>> sure = jnp.log(jnp.array([3.0, 3.0, 3.0, 1 / 3]))  # right in three of four, and three quarters sure
+    >>> print(calibration_error(sure, jnp.ones(4, bool)).round(4))
+    0.0
+    """
+    chex.assert_equal_shape([margins, real])
+    confidence = jax.nn.sigmoid(jnp.abs(margins))
+    right = 0.5 * (1.0 + jnp.sign(margins))
+    place = jnp.clip(jnp.floor((confidence - 0.5) * 2 * bins).astype(jnp.int32), 0, bins - 1)
+    inside = (place[None] == jnp.arange(bins, dtype=jnp.int32)[:, None]) & real[None]
+    gaps = masked_sum(jnp.broadcast_to((right - confidence)[None], inside.shape), inside, 1)
+    return jnp.sum(jnp.abs(gaps)) / jnp.maximum(jnp.sum(real.astype(jnp.float32)), 1.0)
