@@ -8,7 +8,8 @@ Expected:  not measured yet.
 
 from experiments.configdict import as_config
 from experiments.grpo.settings import RunSettings as RLRun
-from experiments.r1.settings import R1Experiment, RejectionStage, RLStage, SFTStage
+from experiments.pairs.settings import PairRunSettings
+from experiments.r1.settings import AlignmentStage, JudgeSettings, R1Experiment, RejectionStage, RLStage, SFTStage
 from experiments.rollouts.settings import RewardSettings, ThinkSettings
 from experiments.sft.settings import RunSettings as SFTRun
 from lqlm.adapters.configs import LoraConfig
@@ -18,7 +19,9 @@ from lqlm.tasks.arithmetic import ArithmeticConfig
 
 RIGHT = RewardSettings("lqlm.rewards.functions.correct")
 FORM = RewardSettings("lqlm.rewards.format.think_format", weight=0.2)
-LANGUAGE = RewardSettings("lqlm.rewards.language.language_consistency", weight=0.1, params={"script": "latin", "tag": "think"})
+LANGUAGE = RewardSettings(
+    "lqlm.rewards.language.language_consistency", weight=0.1, params={"script": "latin", "tag": "think"}
+)
 SHORT = RewardSettings("lqlm.rewards.functions.length_penalty", weight=1.0, params={"per_token": 0.002})
 OPTIM = OptimConfig(learning_rate=2e-4, schedule="cosine", warmup_steps=2)
 
@@ -28,6 +31,7 @@ def get_config():
     sampling = SamplingConfig(max_new_tokens=48)
     sft = SFTRun(steps=20, rows=4, packing=False, eval_every=10, eval_batch=4, checkpoint_every=10)
     rl = RLRun(steps=20, prompts=4, group=8, eval_every=10, eval_items=32, checkpoint_every=10)
+    pair = PairRunSettings(steps=10, pairs=4, eval_every=5, eval_batch=4, checkpoint_every=5)
     return as_config(
         R1Experiment(
             workdir="runs/r1_smollm2_arithmetic",
@@ -46,8 +50,12 @@ def get_config():
                 optim=OPTIM,
                 run=sft,
             ),
-            alignment=RLStage(
-                rewards={"right": RIGHT, "form": FORM, "short": SHORT}, sampling=sampling, optim=OPTIM, run=rl
+            alignment=AlignmentStage(
+                judge=JudgeSettings(optim=OPTIM, run=pair),
+                rewards={"right": RIGHT, "form": FORM, "short": SHORT},
+                sampling=sampling,
+                optim=OPTIM,
+                run=rl,
             ),
         )
     )

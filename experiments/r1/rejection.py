@@ -33,7 +33,7 @@ def conversation(task: Task, item: Item, reply: str) -> Row:
 
 
 def reject(settings: R1Experiment, adapter: str, folder: pathlib.Path) -> list[Row]:
-    """Accepted completions as conversations; also written as ``samples.jsonl``, all samples with their rewards.
+    """Accepted completions as conversations; all samples with their rewards are written down, a file a batch.
 
     Batches that were sampled already are read again: a killed command goes on with the next one.
 
@@ -77,6 +77,25 @@ def accepted(rows: Sequence[Row], threshold: float, keep: int) -> list[Row]:
             found.setdefault(row["id"], {}).setdefault(row["completion"], row)
     shortest = (sorted(one.values(), key=lambda row: len(row["completion"]))[:keep] for one in found.values())
     return [row for part in shortest for row in part]
+
+
+def pairs(rows: Sequence[Row], threshold: float) -> list[tuple[Row, Row]]:
+    """Of each problem that has both, the shortest accepted and the worst refused completion.
+
+    >>> rows = [{"id": "a", "completion": text, "reward": r} for text, r in [("xx", 1), ("x", 1), ("y", 0.5), ("", 0)]]
+    >>> [(chosen["completion"], rejected["completion"]) for chosen, rejected in pairs(rows, 1.0)]
+    [('x', '')]
+    """
+    refused: dict[str, Row] = {}
+    for row in rows:
+        if row["reward"] < threshold and row["reward"] < refused.get(row["id"], {"reward": threshold})["reward"]:
+            refused[row["id"]] = row
+    return [(row, refused[row["id"]]) for row in accepted(rows, threshold, 1) if row["id"] in refused]
+
+
+def samples(folder: pathlib.Path) -> list[Row]:
+    """All samples that `reject` wrote down."""
+    return [row for path in sorted((folder / "rejection").glob("*.json")) for row in json.loads(path.read_text())]
 
 
 def bind_rewards(stage: RejectionStage, task: Task) -> list[RewardFunction]:

@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 
 from experiments.grpo.settings import RunSettings as RLRun
+from experiments.pairs.settings import PairRunSettings
 from experiments.rollouts.settings import RewardSettings, TaskSettings
 from experiments.settings import ModelSettings
 from experiments.sft.settings import RunSettings as SFTRun
 from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
+from lqlm.algorithms.reward_model import RewardModelConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig
@@ -94,6 +96,36 @@ class RejectionStage(SFTStage):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """The reward model of the last stage, trained on accepted against refused samples of the same problem.
+
+    Attributes:
+        weight: of its score in the reward; 0: there is none, and rules alone decide.
+        heldout: pairs that only its accuracy is measured on.
+        reward: its loss.
+        optim: how it is trained.
+        run: how long, and what is written when.
+    """
+
+    weight: float = 0.2
+    heldout: int = 8
+    reward: RewardModelConfig = RewardModelConfig(center=0.01)
+    optim: OptimConfig = OptimConfig(learning_rate=2e-4)
+    run: PairRunSettings = PairRunSettings()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlignmentStage(RLStage):
+    """GRPO for rules and a reward model.
+
+    Attributes:
+        judge: the reward model.
+    """
+
+    judge: JudgeSettings = JudgeSettings()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class R1Experiment:
     """Everything that the pipeline depends on.
 
@@ -121,7 +153,7 @@ class R1Experiment:
     cold_start: SFTStage = SFTStage()
     reasoning: RLStage
     rejection: RejectionStage
-    alignment: RLStage
+    alignment: AlignmentStage
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""

@@ -8,13 +8,19 @@ from typing import Any
 from experiments.grpo.algorithm import GRPO
 from experiments.grpo.settings import GRPOExperiment
 from experiments.main import run_settings
-from experiments.r1.rejection import conversation, reject
-from experiments.r1.settings import STAGES, R1Experiment, RLStage, SFTStage
+from experiments.pairs.settings import PairData
+from experiments.r1.rejection import conversation, pairs, reject, samples
+from experiments.r1.settings import STAGES, JudgeSettings, R1Experiment, RLStage, SFTStage
+from experiments.reward_model.algorithm import REWARD_MODEL
+from experiments.reward_model.settings import RewardModelExperiment
 from experiments.rollouts.prompts import build_task
+from experiments.rollouts.settings import RewardModelSettings
 from experiments.sft.algorithm import SFT
 from experiments.sft.settings import DataSettings, SFTExperiment
 from lqlm.errors import UserError
 from lqlm.io.disk import write_atomic
+from lqlm.tasks.base import Item, Task
+from lqlm.tasks.pairs import PairConfig
 from lqlm.tasks.records import InstructionConfig
 
 
@@ -62,7 +68,7 @@ def demonstration(settings: R1Experiment, solution: str, answer: str) -> str:
 
 def reasoning(settings: R1Experiment) -> None:
     """RL for right answers in the right form."""
-    _grpo(settings, "reasoning", settings.reasoning)
+    _grpo(settings, "reasoning", settings.reasoning, RewardModelSettings())
 
 
 def rejection(settings: R1Experiment) -> None:
@@ -73,7 +79,50 @@ def rejection(settings: R1Experiment) -> None:
 
 def alignment(settings: R1Experiment) -> None:
     """RL for rules, and a reward model trained on the samples that the stage before accepted and refused."""
-    _grpo(settings, "alignment", settings.alignment)
+    stage = settings.alignment
+    before(settings, "alignment")
+    judge = RewardModelSettings()
+    if stage.judge.weight:
+        judge = RewardModelSettings(str(_judge(settings, stage.judge)), stage.judge.weight)
+    _grpo(settings, "alignment", stage, judge)
+
+
+def _judge(settings: R1Experiment, judge: JudgeSettings) -> pathlib.Path:
+    """The directory of the reward model."""
+    task, path = build_task(settings.task), folder(settings, "alignment") / "pairs.jsonl"
+    by_id = {item.id: item for item in task.train}
+    found = pairs(samples(folder(settings, "rejection")), settings.rejection.threshold)
+    if len(found) <= judge.heldout:
+        raise UserError(
+            f"stage alignment: {len(found)} problems with accepted and refused samples, {judge.heldout} to hold out; "
+            "raise rejection.samples or rejection.prompts, or set alignment.judge.weight to 0"
+        )
+    _write(path, (_pair(task, by_id[good["id"]], good["completion"], bad["completion"]) for good, bad in found))
+    experiment = RewardModelExperiment(
+        workdir=str(path.with_name("reward_model")),
+        seed=settings.seed,
+        model=settings.model,
+        adapter=settings.adapter,
+        data=PairData(source=str(path), heldout=judge.heldout),
+        text=PairConfig(max_prompt=settings.rejection.max_length, max_completion=settings.rejection.max_length),
+        reward=judge.reward,
+        optim=judge.optim,
+        run=judge.run,
+    )
+    run_settings(REWARD_MODEL, experiment)
+    return path.with_name("reward_model") / "adapter"
+
+
+def _pair(task: Task, item: Item, chosen: str, rejected: str) -> dict[str, Any]:
+    def reply(text: str) -> list[dict[str, str]]:
+        return [{"role": "assistant", "content": text}]
+
+    return {"prompt": task.messages(item), "chosen": reply(chosen), "rejected": reply(rejected)}
+
+
+def _write(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 STAGE_FUNCTIONS = {"cold_start": cold_start, "reasoning": reasoning, "rejection": rejection, "alignment": alignment}
@@ -86,8 +135,7 @@ def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapp
         raise UserError(
             f"stage {name}: {len(chosen)} conversations to learn from and {stage.heldout} to hold out; lower heldout"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen))
+    _write(path, chosen)
     experiment = SFTExperiment(
         workdir=str(folder(settings, name)),
         seed=settings.seed,
@@ -102,7 +150,7 @@ def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapp
     run_settings(SFT, experiment)
 
 
-def _grpo(settings: R1Experiment, name: str, stage: RLStage) -> None:
+def _grpo(settings: R1Experiment, name: str, stage: RLStage, judge: RewardModelSettings) -> None:
     experiment = GRPOExperiment(
         workdir=str(folder(settings, name)),
         seed=settings.seed,
@@ -111,6 +159,7 @@ def _grpo(settings: R1Experiment, name: str, stage: RLStage) -> None:
         start=before(settings, name),
         task=settings.task,
         rewards=stage.rewards,
+        reward_model=judge,
         sampling=stage.sampling,
         grpo=stage.grpo,
         optim=stage.optim,

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.decoding import texts_of
 from experiments.hosts import shared_rewards
+from experiments.rollouts.scoring import with_score
 from experiments.rollouts.setup import RolloutSetup
 from experiments.run import Run
 from lqlm.algorithms.advantages import zero_variance_share
@@ -54,6 +55,9 @@ def reward(run: Run, items: Sequence[Item], completions: Completions) -> tuple[R
     score = functools.partial(score_all, setup.rewards, task=setup.task, timeout_s=setup.settings.run.reward_timeout)
     with run.timers.phase("reward"):
         rewards = shared_rewards(score, samples)
+        if judge := setup.sampling.judge:
+            learned = judge(setup.model.base, setup.prompts.batch(items), completions)
+            rewards = with_score(rewards, learned, judge.settings.weight)
     if rewards.first_error and not run.warned:
         run.warned = True
         _log.warning("%s (said once; counted as reward_errors)", rewards.first_error)

@@ -1,10 +1,12 @@
 """The settings of whatever learns from its own samples: task, rewards, sampling; they hold every default."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from experiments.settings import Experiment, LoopSettings, ModelSettings
+from lqlm.adapters.configs import FullConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.tasks.arithmetic import ArithmeticConfig
@@ -72,6 +74,25 @@ class RewardSettings:
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class RewardModelSettings:
+    """A learned component of the reward, called ``reward_model`` beside the functions.
+
+    Attributes:
+        path: its PEFT directory, as ``experiments.reward_model`` writes it; it shares the base of the policy.  Empty:
+            none.
+        weight: of its score in the sum.
+    """
+
+    path: str = ""
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before any work."""
+        if not math.isfinite(self.weight):
+            raise UserError(f"reward_model.weight is {self.weight}; give a finite number")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutExperiment(Experiment):
     """Everything that a run on its own samples depends on, whatever the algorithm."""
@@ -79,5 +100,19 @@ class RolloutExperiment(Experiment):
     model: ModelSettings = ModelSettings()
     task: TaskSettings
     rewards: Mapping[str, RewardSettings]
+    reward_model: RewardModelSettings = RewardModelSettings()
     sampling: SamplingConfig = SamplingConfig()
     run: RolloutSettings = RolloutSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before any work."""
+        super().__post_init__()
+        if self.reward_model.path and "reward_model" in self.rewards:
+            raise UserError("rewards.reward_model has the name of the learned reward; call it something else")
+        if self.reward_model.path and (
+            isinstance(self.adapter, FullConfig) or getattr(self.adapter, "decomposes", False)
+        ):
+            raise UserError(
+                "reward_model.path is set, but this adapter (full, pissa, olora or loftq) changes the base that it "
+                "shares; train a LoRA of init 'kaiming' or 'gaussian', or leave it empty"
+            )

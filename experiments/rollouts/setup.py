@@ -9,6 +9,7 @@ from experiments import trained
 from experiments.algorithm import Setup
 from experiments.decoding import make_sampler
 from experiments.rollouts.prompts import Prompts
+from experiments.rollouts.scoring import Judge, load_judge
 from experiments.rollouts.settings import RolloutExperiment
 from lqlm.generation.decode import Completions
 from lqlm.io.load import LoadedModel
@@ -18,11 +19,12 @@ from lqlm.tasks.base import Task
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """What draws completions on the device; each compiles once per prompt bucket."""
+    """What draws completions on the device, and scores them there; each compiles once per prompt bucket."""
 
     policy: trained.Policy  # (base, adapters) -> what to sample with
     sample: Callable[..., Completions]
     greedy: Callable[..., Completions]
+    judge: Judge | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,9 @@ class RolloutSetup(Setup):
 
 
 def bind_rewards(settings: RolloutExperiment, task: Task) -> list[RewardFunction]:
-    """The rewards that the settings name, checked against their functions' signatures."""
+    """The rewards that the settings name, checked against their functions' signatures; none beside a reward model."""
+    if settings.reward_model.path and not settings.rewards:
+        return []
     specs = [RewardSpec(name, r.function, r.weight, r.params) for name, r in settings.rewards.items()]
     return bind_all(specs, task)
 
@@ -48,4 +52,5 @@ def build_sampling(settings: RolloutExperiment, model: LoadedModel, group: int, 
         trained.policy(settings.adapter, settings.run.merge, mesh, model.config),
         make_sampler(model, settings.sampling, group, mesh),
         make_sampler(model, dataclasses.replace(settings.sampling, temperature=0.0), 1, mesh),
+        load_judge(settings.reward_model, model, mesh),
     )

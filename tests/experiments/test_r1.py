@@ -7,10 +7,11 @@ import pytest
 
 from experiments.configdict import as_config
 from experiments.grpo.settings import RunSettings as RLRun
+from experiments.pairs.settings import PairRunSettings
 from experiments.r1 import __main__ as r1
-from experiments.r1.rejection import accepted, reject
+from experiments.r1.rejection import accepted, pairs, reject, samples
 from experiments.r1.score import scores
-from experiments.r1.settings import R1Experiment, RejectionStage, RLStage, SFTStage
+from experiments.r1.settings import AlignmentStage, JudgeSettings, R1Experiment, RejectionStage, RLStage, SFTStage
 from experiments.r1.stages import before, demonstration
 from experiments.rollouts.settings import RewardSettings, ThinkSettings
 from experiments.settings import ModelSettings
@@ -31,6 +32,7 @@ DIGITS = {"digits": RewardSettings("tests.experiments.rewards.digits")}
 def tiny_r1(model, workdir, **changes):
     sft = SFTRun(steps=2, rows=2, packing=False, eval_every=0, eval_batch=2, checkpoint_every=1)
     rl = RLRun(steps=2, prompts=2, group=2, eval_every=0, eval_batch=2, checkpoint_every=1, samples=1)
+    pair = PairRunSettings(steps=2, pairs=2, eval_every=0, eval_batch=2, checkpoint_every=1)
     sampling = SamplingConfig(max_new_tokens=6)
     task = ArithmeticConfig(operands=(0, 9), operators="+", train=9, heldout=3, template="{expression}=")
     settings = R1Experiment(
@@ -43,7 +45,7 @@ def tiny_r1(model, workdir, **changes):
         rejection=RejectionStage(
             rewards=DIGITS, sampling=sampling, batch=2, samples=3, threshold=0.0, heldout=2, max_length=64, run=sft
         ),
-        alignment=RLStage(rewards=DIGITS, sampling=sampling, run=rl),
+        alignment=AlignmentStage(judge=JudgeSettings(heldout=1, run=pair), rewards=DIGITS, sampling=sampling, run=rl),
     )
     return dataclasses.replace(settings, **changes)
 
@@ -56,6 +58,7 @@ def files(folder):
 def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("experiments.command.use_compilation_cache", lambda: None)
     settings = tiny_r1(model, tmp_path / "r1")
+    settings = dataclasses.replace(settings, rejection=dataclasses.replace(settings.rejection, threshold=0.15))
     r1.main(as_config(settings))
     folder = tmp_path / "r1"
     found = scores(settings)
@@ -77,13 +80,22 @@ def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys)
         value = eval(question.removesuffix("="))
         assert reply == f"<t>{question.removesuffix('=')} = {value}</t>\n<a>{value}</a>"
     assert len(list((folder / "rejection/rejection").glob("*.json"))) == 5  # 9 problems, 2 at once
+    judged = json.loads((folder / "alignment/config.json").read_text())["reward_model"]
+    assert judged == {"path": str(folder / "alignment/reward_model/adapter"), "weight": 0.2}
+    assert "rewards/reward_model/mean" in read_jsonl(folder / "alignment/metrics.jsonl")[-1]
+    rows = {(row["id"], row["completion"]): row["reward"] for row in samples(folder / "rejection")}
+    compared = read_jsonl(folder / "alignment/pairs.jsonl")
+    assert len(compared) >= 3
+    for row in compared:
+        name = "arithmetic/" + row["prompt"][-1]["content"].removesuffix("=")
+        assert rows[name, row["chosen"][0]["content"]] >= 0.15 > rows[name, row["rejected"][0]["content"]]
     capsys.readouterr()
 
     written = files(folder)
     r1.main(as_config(settings))  # all of it is over: nothing is done again
     again = files(folder)
     changed = {path.name for path in written if written[path] != again[path]}
-    assert again.keys() == written.keys() and changed <= {"conversations.jsonl"}
+    assert again.keys() == written.keys() and changed <= {"conversations.jsonl", "pairs.jsonl"}
     assert "after stage alignment" in capsys.readouterr().out
 
 
@@ -118,6 +130,8 @@ def test_the_shortest_different_good_ones_are_kept():
     assert [row["completion"] for row in accepted(rows, 1.0, 2)] == ["ab", "long one", "z"]
     assert [row["completion"] for row in accepted(rows, 1.0, 1)] == ["ab", "z"]
     assert accepted([], 1.0, 1) == []
+    compared = [(good["completion"], bad["completion"]) for good, bad in pairs(rows, 1.0)]
+    assert compared == [("ab", "x")]  # of b nothing was accepted, of c nothing refused
 
 
 def test_a_demonstration_has_the_form_of_the_task(model, tmp_path):
