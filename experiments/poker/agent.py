@@ -1,0 +1,254 @@
+"""A trained model as a player: what it is asked, the tokens that it was trained on, and its scores of the answers."""
+
+import dataclasses
+import functools
+import pathlib
+import typing
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import trained
+from experiments.decoding import make_sampler, texts_of
+from experiments.poker.files import fingerprint
+from experiments.poker.prompts import ANSWERS, TEMPLATES
+from experiments.settings import ModelSettings
+from lqlm.adapters.configs import LoraConfig
+from lqlm.errors import UserError
+from lqlm.generation.rollout import check_context, pad_prompts, round_up
+from lqlm.generation.sampling import SamplingConfig
+from lqlm.io.load import LoadedModel
+from lqlm.io.peft import load_peft
+from lqlm.poker.answers import act_of, read_answer, write_answer
+from lqlm.poker.arena.features import CLASSES, Known, size_in_pots
+from lqlm.poker.arena.language import LanguageAgent, TextAgent, action_probabilities
+from lqlm.poker.policy import Question, Score, Shapes, answer_logprobs, legal_answers, score_questions
+from lqlm.poker.replay import Decision, replay
+from lqlm.poker.state import CHOICES, State, ViewConfig, state_of
+from lqlm.tasks.instructions import Tokenizer, tokenize
+from lqlm.tasks.records import InstructionConfig
+from lqlm.types import PyTree
+
+NO_LIMIT_OF_TOKENS = InstructionConfig(max_length=2**30)
+
+
+@dataclasses.dataclass(frozen=True)
+class AskSettings:
+    """How a decision is put into words.
+
+    Attributes:
+        template: ``compact``, or the ``paper``'s.
+        chat: as a conversation in the model's chat template; else as plain text.
+        round_up: amounts in whole big blinds, as in the paper.
+        choices: bets to choose from, in big blinds.
+    """
+
+    template: typing.Literal["compact", "paper"] = "compact"
+    chat: bool = False
+    round_up: bool = True
+    choices: tuple[int, ...] = CHOICES
+
+    @property
+    def view(self) -> ViewConfig:
+        """How amounts are shown."""
+        return ViewConfig(self.round_up, self.choices)
+
+    def prompt(self, state: State) -> str:
+        """The prompt of a state."""
+        return TEMPLATES[self.template](state)
+
+    def record(self, prompt: str, completion: str) -> dict[str, Any]:
+        """Prompt and answer as a record of experiments.sft."""
+        if self.chat:
+            turns = (("user", prompt), ("assistant", completion))
+            return {"messages": [{"role": role, "content": content} for role, content in turns]}
+        return {"prompt": f"{prompt}\n", "completion": completion}
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentSettings:
+    """A model at the table.
+
+    Attributes:
+        model: which, and how it is held.
+        adapter: a PEFT directory; empty: none.
+        ask: how decisions are put into words.
+        shapes: what arrays are padded to; one row at the table, where there is one decision at a time.
+        temperature: of the probabilities of the legal answers; small: the best one.
+        chunk: tokens whose logits are held at once.
+        merge: play from one dense copy of the linear layers, the adapter merged in; else as the model is held.
+    """
+
+    model: ModelSettings = ModelSettings()
+    adapter: str = ""
+    ask: AskSettings = AskSettings()
+    shapes: Shapes = Shapes()
+    temperature: float = 1.0
+    chunk: int = 1024
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.temperature <= 0:
+            raise UserError(f"temperature is {self.temperature}; give more than 0, a little for the best answer only")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Scorer:
+    """Log-probabilities of answers, as :class:`lqlm.poker.arena.language.LanguageAgent` asks for them.
+
+    Attributes:
+        tokenizer: of the model.
+        score: the model, compiled.
+        ask: how decisions are put into words.
+        shapes: what arrays are padded to.
+        pad_id: what they are filled with.
+        limit: tokens that the model can hold.
+        name: of model and settings; it stands for them where a match is kept in a file.
+    """
+
+    tokenizer: Tokenizer
+    score: Score
+    ask: AskSettings
+    shapes: Shapes
+    pad_id: int
+    limit: int
+    name: str
+
+    def __repr__(self) -> str:
+        return f"Scorer({self.name})"
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
+        """For each prompt the log-probability of every answer; answers in either form, scored in the template's."""
+        questions = [self.question(prompt, several) for prompt, several in zip(prompts, answers, strict=True)]
+        return score_questions(self.score, questions, self.shapes, self.pad_id)
+
+    def question(self, prompt: str, answers: Iterable[str]) -> Question:
+        """The tokens of a prompt and of its answers, as training had them.
+
+        Raises:
+            UserError: when the model cannot hold so many.
+        """
+        said = [ANSWERS[self.ask.template](read_answer(answer)) for answer in answers]
+        pairs = [_tokens(self.ask.record(prompt, text), self.tokenizer) for text in said]
+        longest = max(len(answer) for _, answer in pairs)
+        check_context(len(pairs[0][0]), longest, self.limit, "a prompt of the table")
+        return Question(pairs[0][0], [answer for _, answer in pairs])
+
+
+def _tokens(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The tokens before the first learned one, and the rest."""
+    (example,) = tokenize("poker", record, tokenizer, NO_LIMIT_OF_TOKENS).examples
+    first = int(example.targets.argmax())
+    return example.tokens[:first].tolist(), example.tokens[first:].tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """A model that is loaded, ready to play and to be held against decisions.
+
+    Attributes:
+        settings: of the model and its words.
+        model: with its tokenizer.
+        policy: base and adapters to compute with.
+        scorer: of answers, many questions at once.
+    """
+
+    settings: AgentSettings
+    model: LoadedModel
+    policy: tuple[PyTree, PyTree | None]
+    scorer: Scorer
+
+    def agent(self) -> LanguageAgent:
+        """For the table: it draws from the probabilities of the legal answers, so that nothing illegal can come out."""
+        one = dataclasses.replace(self.scorer, shapes=dataclasses.replace(self.settings.shapes, rows=1))
+        ask = self.settings.ask
+        return LanguageAgent(one, view=ask.view, write=ask.prompt, temperature=self.settings.temperature)
+
+    def text_agent(self, sampling: SamplingConfig, seed: int = 0) -> TextAgent:
+        """For the table: it writes its answer, greedily or sampled; what is illegal the table maps and counts."""
+        sample, ask = make_sampler(self.model, sampling, 1), self.settings.ask
+        tokenizer, multiple = self.model.tokenizer, self.settings.shapes.prompt
+
+        def answer(prompt: str) -> str:
+            tokens, _ = _tokens(ask.record(prompt, "fold"), tokenizer)
+            check_context(len(tokens), sampling.max_new_tokens, self.model.config.max_positions, "a prompt")
+            padded = pad_prompts([tokens], round_up(len(tokens), multiple), tokenizer.pad_id)
+            # The same prompt draws the same text: an agent keeps no state between decisions.
+            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(prompt.encode()))
+            return texts_of(tokenizer, sample(*self.policy, *padded, key))[0][0]
+
+        return TextAgent(answer, ask.view, ask.prompt)
+
+    def predictions(self, hands: Iterable[Known]) -> tuple[np.ndarray, np.ndarray]:
+        """Every decision of a seat whose cards are known, in the order of ``decision_table``.
+
+        Returns:
+            float64 ``[rows, 5]``, probabilities of fold, check, call, bet and raise; and float64 ``[rows]``, the size
+            in pots of the most probable bet or raise (0 where none is allowed).
+        """
+        asked = list(_decisions(hands, self.settings.ask))
+        prompts = [self.settings.ask.prompt(state) for _, state, _ in asked]
+        answers = [tuple(map(write_answer, legal_answers(state))) for _, state, _ in asked]
+        scores = self.scorer(prompts, answers)
+        rows = [_prediction(*one, logprobs, self.settings.temperature) for one, logprobs in zip(asked, scores)]
+        table = np.array(rows, np.float64).reshape(-1, len(CLASSES) + 1)
+        return table[:, :-1], table[:, -1]
+
+
+def _decisions(hands: Iterable[Known], ask: AskSettings) -> Iterator[tuple[Decision, State, int]]:
+    for _, hand, known in hands:
+        for decision in replay(hand).decisions:
+            if decision.seat in known:
+                yield decision, state_of(hand, decision, known[decision.seat], ask.view), hand.money.decimals
+
+
+def _prediction(
+    decision: Decision, state: State, decimals: int, logprobs: np.ndarray, temperature: float
+) -> list[float]:
+    """Probabilities of the five words, and the size of the most probable bet or raise."""
+    row, best, size = dict.fromkeys(CLASSES, 0.0), 0.0, 0.0
+    for answer, chance in zip(legal_answers(state), action_probabilities(logprobs, temperature)):
+        word = state.legal[-1] if answer.word == "all-in" else answer.word
+        row[word] += float(chance)
+        if word in ("bet", "raise") and chance > best:
+            best, size = float(chance), size_in_pots(decision, act_of(answer, decision, decimals).amount)
+    return [*row.values(), size]
+
+
+def open_player(settings: AgentSettings) -> Player:
+    """Load a model and its adapter; nothing is compiled before the first question.
+
+    Raises:
+        UserError: when model or adapter cannot be read.
+    """
+    model = trained.load(settings.model, LoraConfig())
+    adapters, kind = load_peft(settings.adapter, model.config) if settings.adapter else (None, LoraConfig())
+    merge = settings.merge and (settings.model.quantize or adapters is not None)
+    policy = trained.policy(kind, merge)(trained.products(model.base, settings.model), adapters)
+    scorer = Scorer(
+        tokenizer=model.tokenizer,
+        score=_scoring(policy, model, settings.chunk),
+        ask=settings.ask,
+        shapes=settings.shapes,
+        pad_id=model.tokenizer.pad_id,
+        limit=model.config.max_positions,
+        name=_name(settings, model.checksum),
+    )
+    return Player(settings, model, policy, scorer)
+
+
+def _scoring(policy: tuple[PyTree, PyTree | None], model: LoadedModel, chunk: int) -> Callable[..., jax.Array]:
+    compiled = jax.jit(functools.partial(answer_logprobs, cfg=model.config, chunk=chunk))
+    return lambda *arrays: compiled(*policy, *arrays)
+
+
+def _name(settings: AgentSettings, checksum: str) -> str:
+    """What model, adapter and words are, in a few letters."""
+    files = sorted(pathlib.Path(settings.adapter).glob("*")) if settings.adapter else []
+    contents = [zlib.crc32(file.read_bytes()) for file in files if file.is_file()]
+    plain = {**dataclasses.asdict(settings), "adapter": contents}
+    return fingerprint([plain, checksum])
