@@ -1,0 +1,1 @@
+"""A2C as an experiment: ``python -m experiments.a2c``."""

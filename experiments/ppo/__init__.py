@@ -1,0 +1,1 @@
+"""PPO as an experiment: ``python -m experiments.ppo``; and what every actor-critic has in common."""
