@@ -68,6 +68,7 @@ def chunked_token_logprobs(
     temperature: float | Array = 1.0,
     chunk: int = 256,
     with_entropy: bool = False,
+    entropy_gradient: bool = False,
 ) -> tuple[Array, Array | None]:
     """Log-probabilities of tokens from hidden states, holding the logits of one chunk of tokens at a time.
 
@@ -80,7 +81,8 @@ def chunked_token_logprobs(
       targets: int [N].
       temperature: divides the logits.
       chunk: tokens per chunk; N need not be a multiple of it.
-      with_entropy: also compute the entropy, which has no gradient.
+      with_entropy: also compute the entropy.
+      entropy_gradient: whether gradients flow through it, as an entropy bonus needs.
 
     Returns:
       (logp float32 [N], entropy float32 [N] or None).
@@ -93,7 +95,8 @@ def chunked_token_logprobs(
     @jax.checkpoint
     def score(part: tuple[Array, Array]) -> tuple[Array, Array | None]:
         logits = head(part[0]).astype(jnp.float32) / temperature
-        return token_logprobs(logits, part[1]), entropy(jax.lax.stop_gradient(logits)) if with_entropy else None
+        seen = logits if entropy_gradient else jax.lax.stop_gradient(logits)
+        return token_logprobs(logits, part[1]), entropy(seen) if with_entropy else None
 
     # The padded rows score token 0 from a zero state: finite, and cut off below, so that their gradient is zero.
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, width)

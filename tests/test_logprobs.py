@@ -60,6 +60,21 @@ def test_chunked_equals_plain_in_value_and_gradient(n, chunk, temperature):
     chex.assert_trees_all_close(got, want, atol=1e-5)
 
 
+def test_an_entropy_bonus_has_a_gradient():
+    """Only when it is asked for, and then that of the entropy of all logits."""
+    hidden, head, targets = problem(7)
+
+    def total(hidden, wanted):
+        scores = logprobs.chunked_token_logprobs(
+            hidden, lambda x: x @ head, targets, chunk=3, temperature=0.7, with_entropy=True, entropy_gradient=wanted
+        )
+        return scores[1].sum()
+
+    plain = jax.grad(lambda x: logprobs.entropy(x @ head / 0.7).sum())(hidden)
+    np.testing.assert_allclose(jax.grad(total)(hidden, True), plain, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(jax.grad(total)(hidden, False), 0.0)
+
+
 def test_no_entropy_unless_asked():
     hidden, weight, targets = problem(4)
     logp, h = logprobs.chunked_token_logprobs(hidden, lambda x: x @ weight, targets, chunk=2)

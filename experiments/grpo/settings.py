@@ -1,8 +1,9 @@
 """The settings of a GRPO run: frozen dataclasses, which hold every default."""
 
 import dataclasses
-import typing
 
+from experiments.configdict import kind_of
+from experiments.grpo.advantages import Advantage, GroupAdvantage
 from experiments.rollouts.settings import RolloutExperiment, RolloutSettings
 from lqlm.adapters.configs import FullConfig
 from lqlm.algorithms.grpo import GRPOConfig
@@ -16,12 +17,15 @@ class RunSettings(RolloutSettings):
     Attributes:
         group: G, samples of each prompt.
         updates: optimizer updates per rollout.
-        scale: ``group`` (z-score, DeepSeekMath) or ``none`` (centred only, Dr. GRPO).
+        mask_truncated_completions: the overlong filter: samples cut off at the token limit count in their group, but
+            are not learned from.
+        reference_every: steps after which the policy becomes the reference (iterative GRPO); 0: the base stays it.
     """
 
     group: int = 8
     updates: int = 1
-    scale: typing.Literal["group", "none"] = "group"
+    mask_truncated_completions: bool = False
+    reference_every: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
@@ -29,6 +33,70 @@ class RunSettings(RolloutSettings):
         if self.group < 2:
             raise UserError(f"run.group is {self.group}; a group needs at least 2 samples to be compared")
         self.at_least(1, "updates")
+        self.at_least(0, "reference_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """Each prompt is sampled once, whatever its rewards are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Growing:
+    """Prompts whose rewards are all equal are sampled again.
+
+    A further rollout has as many prompts as the first: those prompts in turn.  Of a grown group as many samples are
+    learned from as of the others (`lqlm.algorithms.resampling.kept_samples`).
+
+    Attributes:
+        rounds: further rollouts of a step, at most.
+    """
+
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        _check_rounds(self.rounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamic:
+    """Groups whose rewards are all equal are replaced by fresh prompts (DAPO's dynamic sampling).
+
+    Where the rounds do not suffice, the batch is filled up with such groups.
+
+    Attributes:
+        rounds: further rollouts of a step, at most.
+    """
+
+    rounds: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        _check_rounds(self.rounds)
+
+
+def _check_rounds(rounds: int) -> None:
+    if rounds < 1:
+        raise UserError(f"resampling.rounds is {rounds}; give 1 or more, or take kind 'fixed'")
+
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationSettings:
+    """A supervised mix-in: the likelihood of the reference answer, for groups without a right sample.
+
+    Attributes:
+        weight: of the mean negative log-likelihood, beside the loss of GRPO; 0: none.
+        right: a sample with this reward or more is right.
+    """
+
+    weight: float = 0.0
+    right: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.weight < 0:
+            raise UserError(f"demonstrations.weight is {self.weight}; give 0 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +105,9 @@ class GRPOExperiment(RolloutExperiment):
 
     workdir: str = "runs/grpo"
     grpo: GRPOConfig = GRPOConfig()
+    advantage: Advantage = GroupAdvantage()
+    resampling: Fixed | Growing | Dynamic = Fixed()
+    demonstrations: DemonstrationSettings = DemonstrationSettings()
     run: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
@@ -47,3 +118,10 @@ class GRPOExperiment(RolloutExperiment):
                 f"grpo.beta is {self.grpo.beta}, but its reference, the base without adapters, is moved by full "
                 "training; set grpo.beta to 0, or another adapter"
             )
+        if isinstance(self.resampling, Growing) and not self.advantage.grows:
+            raise UserError(
+                f"resampling.kind 'growing' makes groups of unequal size, which advantage.kind "
+                f"{kind_of(type(self.advantage))!r} is not defined for; take 'group' or 'none'"
+            )
+        if self.run.reference_every and not self.grpo.beta:
+            raise UserError("run.reference_every is set, but with grpo.beta 0 there is no reference; set grpo.beta")

@@ -1,7 +1,7 @@
 """From settings to objects: the model, the task, the optimizer, and the compiled functions of a step."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from experiments import trained
+from experiments.grpo.demonstrations import demonstrations
+from experiments.grpo.iterative import begin
 from experiments.grpo.settings import GRPOExperiment
 from experiments.keys import keys
 from experiments.mesh import beside, check_rows, compiled, compiled_update, laid_out, make_mesh, rows_out
@@ -28,6 +30,7 @@ class Functions:
     """What learns on the device; each compiles once per prompt bucket."""
 
     score: Callable[..., jax.Array]
+    scores: Callable[..., tuple[jax.Array, jax.Array]]  # log-probabilities, and entropies
     update: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -37,6 +40,7 @@ class GRPOSetup(RolloutSetup):
 
     settings: GRPOExperiment
     functions: Functions
+    demonstrations: Mapping[str, list[int]]  # by the item's id; empty where there is no mix-in
 
 
 def build(settings: GRPOExperiment) -> GRPOSetup:
@@ -54,6 +58,7 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
         initial, state = trained.kept(adapters, settings.adapter), init_state(adapters, optimizer)
     model = dataclasses.replace(model, base=laid_out(mesh, base, model.config))
     state = laid_out(mesh, state, model.config)
+    functions = build_functions(settings, model, optimizer, mesh, state)
     return GRPOSetup(
         settings=settings,
         model=model,
@@ -61,10 +66,11 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
         rewards=rewards,
         prompts=prompts,
         sampling=build_sampling(settings, model, settings.run.group, mesh),
-        functions=build_functions(settings, model, optimizer, mesh, state),
+        functions=functions,
+        demonstrations=demonstrations(settings, task, model, prompts),
         initial=initial,
         mesh=mesh,
-        state=state,
+        state=begin(state) if settings.run.reference_every else state,
     )
 
 
@@ -77,9 +83,11 @@ def build_functions(
 ) -> Functions:
     """Jit the pure functions with everything static bound."""
     run, scorer = settings.run, make_scorer(settings, model)
-    update = make_update(grpo_objective(scorer, settings.grpo), optimizer, micro_batches=run.micro_batches)
+    objective = grpo_objective(scorer, settings.grpo, micro_batches=run.micro_batches)
+    update = make_update(objective, optimizer, micro_batches=run.micro_batches)
     return Functions(
         compiled(lambda base, adapters, batch: scorer(adapters, base, batch, None)[0], mesh, rows_out(run.prompts)),
+        compiled(lambda base, adapters, batch: scorer(adapters, base, batch, None), mesh, rows_out(run.prompts)),
         compiled_update(update, mesh, state, model.config),
     )
 
@@ -100,6 +108,7 @@ def make_scorer(settings: GRPOExperiment, model: LoadedModel) -> Callable[..., t
             temperature=settings.sampling.temperature,
             chunk=run.logprob_chunk,
             with_entropy=True,  # without a consumer, the compiler drops it
+            entropy_gradient=settings.grpo.entropy_coef != 0,
             dropout_key=key if dropout else None,
             remat=run.remat,
         )

@@ -1,4 +1,8 @@
-"""One step of GRPO: sample, reward, compare, update.  A function of (state, step) alone: a resumed run repeats it."""
+"""One step of GRPO: sample, reward, compare, update.
+
+A function of (state, step) alone, and of what the run's history remembers: the number of samples until now, and the
+running anchor of advantages that have one.  So a resumed run repeats it.
+"""
 
 import dataclasses
 from typing import Any
@@ -7,52 +11,114 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.grpo import iterative
+from experiments.grpo.advantages import Context, Mixed
+from experiments.grpo.demonstrations import with_demonstrations
+from experiments.grpo.drawn import Drawn, draw
+from experiments.grpo.iterative import IterativeState
 from experiments.grpo.setup import GRPOSetup
 from experiments.keys import keys
 from experiments.mesh import batched, keyed
-from experiments.rollouts.sample import Rollout, completion_metrics, reward, reward_metrics, rollout
+from experiments.rollouts.sample import terminated
 from experiments.run import Run
-from lqlm.algorithms.advantages import centered_advantages, group_advantages
 from lqlm.algorithms.grpo import GRPOBatch
+from lqlm.algorithms.policy import penalized_rewards
+from lqlm.algorithms.remedies import failing_groups
+from lqlm.algorithms.selection import without_truncated
 from lqlm.algorithms.step import TrainState
-from lqlm.tasks.base import batch_at
+from lqlm.types import Array, PyTree
 
 GRPORun = Run[GRPOSetup]
 
 
 def one_step(run: GRPORun, state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-    """One rollout and the updates on it; a function of (state, step) alone, so that a resumed run repeats it."""
-    setup, settings = run.setup, run.setup.settings
+    """One rollout (or more, where groups are sampled again) and the updates on it."""
+    settings = run.setup.settings
     sample_key, update_key = jax.random.split(jax.random.fold_in(keys(settings.seed)[1], step))
-    items = batch_at(setup.task.train, step, settings.run.prompts, settings.seed)
-    drawn = rollout(run, state.adapters, items, sample_key)
-    rewards, rows = reward(run, items, drawn.completions)
-    run.writer.samples(step + 1, rows[: settings.run.samples])
-    run.shown = rows[0]
-    rewards_BG = rewards.total.reshape(len(items), -1)
-    batch = make_batch(run, state, drawn, jnp.asarray(rewards_BG))
-    state, metrics = updates(run, state, batch, update_key)
-    return state, {
-        **metrics,
-        **reward_metrics(rewards, rewards_BG),
-        **completion_metrics(drawn.completions, setup.model.tokenizer.eos_ids),
-    }
+    reference, plain = None, state
+    if isinstance(state, IterativeState):
+        state = iterative.renewed(state, step, settings.run.reference_every)
+        reference, plain = state.reference, state.plain
+    drawn = draw(run, state.adapters, step, sample_key)
+    batch = make_batch(run, state.adapters, reference, drawn)
+    new, metrics = updates(run, plain, batch, update_key)
+    if isinstance(state, IterativeState):
+        new = iterative.with_reference(new, reference)
+    return new, {**metrics, **drawn.metrics}
 
 
-def make_batch(run: GRPORun, state: TrainState, drawn: Rollout, rewards_BG: jax.Array) -> GRPOBatch:
+def make_batch(run: GRPORun, adapters: PyTree, reference: PyTree | None, drawn: Drawn) -> GRPOBatch:
     """Advantages, and the log-probabilities that stay fixed during the updates."""
     setup, settings = run.setup, run.setup.settings
-    advantages = group_advantages if settings.run.scale == "group" else centered_advantages
-    tokens, mask, completions = jnp.asarray(drawn.tokens_BP), jnp.asarray(drawn.mask_BP), drawn.completions
-    batch = GRPOBatch(tokens, mask, completions.tokens_BGC, completions.mask_BGC, advantages(rewards_BG))
-    batch, sampled = batched(setup.mesh, batch), np.asarray(completions.mask_BGC).sum().item()
+    completions, mesh = drawn.rollout.completions, setup.mesh
+    tokens, mask = np.asarray(completions.tokens_BGC), np.asarray(completions.mask_BGC)
+    if setup.demonstrations:
+        tokens, mask = with_demonstrations(completions, drawn.items, setup.demonstrations, setup.prompts.pad_id)
+    rewards = jnp.asarray(drawn.rewards_BG)
+    prompts = jnp.asarray(drawn.rollout.tokens_BP), jnp.asarray(drawn.rollout.mask_BP)
+    batch = GRPOBatch(*prompts, jnp.asarray(tokens), jnp.asarray(mask), jnp.zeros_like(rewards))
+    batch = batched(mesh, batch)
+    fixed = fixed_scores(run, adapters, reference, batch)
+    advantages = compare(run, drawn, fixed)
+    if settings.run.mask_truncated_completions:
+        batch = dataclasses.replace(batch, completion_mask_BGC=_overlong_filtered(run, drawn, jnp.asarray(mask)))
+    more: dict[str, Any] = {"ref_logp_BGC": fixed.get("ref"), "advantages_BG": batched(mesh, advantages)}
+    more["old_logp_BGC"] = fixed.get("old") if settings.run.updates > 1 else None
+    if setup.demonstrations:
+        failing = failing_groups(rewards, right=settings.demonstrations.right)
+        more["demonstration_B"] = batched(mesh, settings.demonstrations.weight * failing)
+    return dataclasses.replace(batch, **more)
+
+
+def fixed_scores(run: GRPORun, adapters: PyTree, reference: PyTree | None, batch: GRPOBatch) -> dict[str, Array]:
+    """Of the batch under the reference (``ref``) and the policy that drew it (``old``, ``entropy``): what is needed."""
+    setup, settings = run.setup, run.setup.settings
+    base, cfg, found = setup.model.base, settings.grpo, {}
+    sampled = np.asarray(batch.completion_mask_BGC).sum().item()
     with run.timers.phase("logprob") as lap:
-        base, score = setup.model.base, setup.functions.score
-        ref = score(base, None, batch) if settings.grpo.beta else None
-        old = score(base, state.adapters, batch) if settings.run.updates > 1 else None
-        jax.block_until_ready((ref, old))
-        lap.tokens += sampled * ((ref is not None) + (old is not None))
-    return dataclasses.replace(batch, old_logp_BGC=old, ref_logp_BGC=ref)
+        if cfg.beta:
+            found["ref"] = setup.functions.score(base, reference, batch)
+        if settings.advantage.needs_entropy:
+            found["old"], found["entropy"] = setup.functions.scores(base, adapters, batch)
+        elif settings.run.updates > 1 or (cfg.beta and cfg.kl_place == "reward"):
+            found["old"] = setup.functions.score(base, adapters, batch)
+        jax.block_until_ready(found)
+        lap.tokens += sampled * (("ref" in found) + ("old" in found))
+    return found
+
+
+def compare(run: GRPORun, drawn: Drawn, fixed: dict[str, Array]) -> Array:
+    """The advantages of the samples; an anchor that runs is moved on."""
+    settings, kind = run.setup.settings, run.setup.settings.advantage
+    if drawn.advantages_BG is not None:
+        return jnp.asarray(drawn.advantages_BG)
+    rewards, mask = jnp.asarray(drawn.rewards_BG), jnp.asarray(drawn.rollout.completions.mask_BGC)
+    samples = {name: jnp.asarray(np.asarray(x)[:, : rewards.shape[1]]) for name, x in fixed.items()}
+    if settings.grpo.beta and settings.grpo.kl_place == "reward":
+        arrays = samples["old"], samples["ref"], mask
+        rewards = penalized_rewards(rewards, *arrays, settings.grpo.beta, settings.grpo.kl)
+    anchor = run.history.get("anchor", kind.anchor) if isinstance(kind, Mixed) else 0.0
+    weights = {name: part.weight for name, part in settings.rewards.items()}
+    context = Context(
+        rewards_BG=rewards,
+        components_KBG=jnp.stack([jnp.asarray(x) for x in drawn.components.values()]),
+        weights_K=jnp.array(
+            [weights.get(name, settings.reward_model.weight) for name in drawn.components], jnp.float32
+        ),
+        mask_BGC=mask,
+        entropy_BGC=samples.get("entropy"),
+        anchor=jnp.float32(anchor),
+    )
+    if isinstance(kind, Mixed):
+        run.history["anchor"] = kind.next_anchor(anchor, rewards)
+    return kind(context)
+
+
+def _overlong_filtered(run: GRPORun, drawn: Drawn, mask: Array) -> Array:
+    """The mask without samples that were cut off; a demonstration stays."""
+    ended = jnp.asarray(terminated(drawn.rollout.completions, run.setup.model.tokenizer.eos_ids))
+    more = jnp.ones((len(mask), mask.shape[1] - ended.shape[1]), bool)
+    return batched(run.setup.mesh, without_truncated(mask, jnp.concatenate([ended, more], axis=1)))
 
 
 def updates(run: GRPORun, state: TrainState, batch: GRPOBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:

@@ -4,29 +4,37 @@ A loss is ``sum_t w_t l_t``.  The weights carry the whole reduction (a mean over
 so they are computed once for the full batch, and the gradients of its micro-batches simply add up.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from lqlm import logprobs
 from lqlm.errors import UserError
 from lqlm.types import Array
 
-Reduction = Literal["sequence", "token", "constant"]
+Reduction = Literal["sequence", "token", "constant", "micro_batch", "sequence_sum"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+Estimator = Literal["k1", "k2", "k3", "k3_corrected"]
+ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
 
-def token_weights(mask: Array, reduction: Reduction, *, max_length: int | None = None) -> Array:
+def token_weights(mask: Array, reduction: Reduction, *, max_length: int | None = None, parts: int = 1) -> Array:
     """Weight of each token in the loss ``sum_t w_t l_t``; N sequences, n_i real tokens in sequence i.
 
     - ``sequence``: ``1 / (N n_i)``, the mean over sequences of their token means (DeepSeekMath, arXiv:2402.03300);
     - ``token``: ``1 / sum_i n_i``, the mean over all tokens (DAPO, arXiv:2503.14476);
-    - ``constant``: ``1 / (N max_length)``, which does not favour short wrong answers (Dr. GRPO, arXiv:2503.20783).
+    - ``constant``: ``1 / (N max_length)``, which does not favour short wrong answers (Dr. GRPO, arXiv:2503.20783);
+    - ``micro_batch``: ``1 / (parts sum_i n_i)``, the sum over the sequences of the same micro-batch: the mean of their
+      token means (BNPO in TRL; after arXiv:2506.02864), which depends on how the batch is split;
+    - ``sequence_sum``: ``1 / N``, the mean over sequences of their token sums (LUSPO in TRL).
 
     Args:
       mask: [..., C], true at real completion tokens; every leading axis counts sequences.
-      reduction: one of the three.
+      reduction: one of the five.
       max_length: for ``constant`` only: the greatest length that a completion may have.
+      parts: for ``micro_batch`` only: the micro-batches that the first axis is split into.
 
     Returns:
       float32 [..., C]; 0 outside the mask, and in a sequence without real tokens.
@@ -41,11 +49,16 @@ def token_weights(mask: Array, reduction: Reduction, *, max_length: int | None =
         return real / (sequences * jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1.0))
     if reduction == "token":
         return real / jnp.maximum(jnp.sum(real), 1.0)
+    if reduction == "sequence_sum":
+        return real / sequences
+    if reduction == "micro_batch":
+        split = real.reshape(parts, -1)
+        return (split / (parts * jnp.maximum(jnp.sum(split, axis=-1, keepdims=True), 1.0))).reshape(mask.shape)
     if reduction == "constant" and max_length is not None:
         return real / (sequences * max_length)
     raise UserError(
         f"token_weights: reduction {reduction!r} with max_length {max_length}: "
-        "use 'sequence', 'token', or 'constant' with a max_length"
+        f"use one of {', '.join(REDUCTIONS)}, and 'constant' with a max_length"
     )
 
 
@@ -125,3 +138,49 @@ def k3_corrected(logp: Array, ref_logp: Array, ratio: Array) -> Array:
       [..., C], never negative.
     """
     return ratio * logprobs.k3(logp, ref_logp)
+
+
+def divergence(logp: Array, ref_logp: Array, ratio: Array, estimator: Estimator) -> Array:
+    """Estimate per token of the divergence from the reference, by the named estimator.
+
+    In a loss, k1 has a gradient of mean zero and k2 one that is right to first order; that of k3 is the gradient of
+    another divergence, which k3_corrected mends.  In a reward only the value counts, and k1 is the unbiased one.
+
+    Args:
+      logp: [..., C] under the policy.
+      ref_logp: [..., C] under the reference.
+      ratio: [..., C] or [..., 1] of the policy to the one that drew the tokens; only k3_corrected looks at it.
+      estimator: one of the four.
+
+    Returns:
+      [..., C].
+    """
+    if estimator == "k3_corrected":
+        return k3_corrected(logp, ref_logp, ratio)
+    return {"k1": logprobs.k1, "k2": logprobs.k2, "k3": logprobs.k3}[estimator](logp, ref_logp)
+
+
+def penalized_rewards(
+    rewards: Array, old_logp: Array, ref_logp: Array, mask: Array, beta: float, estimator: Estimator = "k1"
+) -> Array:
+    """Rewards minus the divergence of the whole sequence, ``r - beta sum_t kl_t``: the divergence in the reward.
+
+    As in TRL's RLOO (with k1, the log ratio) and in PPO for language models; the advantages are computed from these.
+
+    Args:
+      rewards: [...], one for each sequence, any numeric type.
+      old_logp: [..., C] under the policy that drew the tokens.
+      ref_logp: [..., C] under the reference.
+      mask: [..., C], true at real tokens.
+      beta: weight of the divergence.
+      estimator: k1, k2 or k3; there is no ratio to correct k3 with.
+
+    Returns:
+      float32 [...], without a gradient.
+    """
+    chex.assert_equal_shape([old_logp, ref_logp, mask])
+    chex.assert_shape(rewards, mask.shape[:-1])
+    mask = mask.astype(bool)
+    old_logp, ref_logp = jnp.where(mask, old_logp, 0.0), jnp.where(mask, ref_logp, 0.0)
+    kl = divergence(old_logp, ref_logp, jnp.ones_like(old_logp), estimator)
+    return jax.lax.stop_gradient(rewards.astype(jnp.float32) - beta * jnp.sum(kl, axis=-1))

@@ -23,6 +23,7 @@ def completion_logprobs(
     temperature: float = 1.0,
     chunk: int = 1024,
     with_entropy: bool = False,
+    entropy_gradient: bool = False,
     dropout_key: Key | None = None,
     remat: Remat = "none",
 ) -> tuple[Array, Array | None]:
@@ -38,7 +39,8 @@ def completion_logprobs(
         cfg: the model's shape.
         temperature: divides the logits, as the sampler's does; 0 (greedy) scores at temperature 1.
         chunk: tokens whose logits are held at once.
-        with_entropy: also return the entropy of each token's distribution, without a gradient.
+        with_entropy: also return the entropy of each token's distribution.
+        entropy_gradient: whether gradients flow through it, as an entropy bonus needs.
         dropout_key: switches the adapters' dropout on.
         remat: what is computed again in the backward pass, see :mod:`lqlm.models.remat`.
 
@@ -58,7 +60,11 @@ def completion_logprobs(
         remat=remat,
     )
     score = functools.partial(
-        chunked_token_logprobs, temperature=temperature or 1.0, chunk=chunk, with_entropy=with_entropy
+        chunked_token_logprobs,
+        temperature=temperature or 1.0,
+        chunk=chunk,
+        with_entropy=with_entropy,
+        entropy_gradient=entropy_gradient,
     )
     logp, entropy = shardwise(
         lambda hidden, targets: score(hidden, lambda h: logits(base, h), targets),

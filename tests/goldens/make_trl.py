@@ -1,4 +1,4 @@
-"""Make trl.npz: losses, gradients, metrics and advantages of TRL's GRPOTrainer on small random arrays.
+"""Make trl.npz: losses, gradients, metrics and advantages of TRL's GRPOTrainer and RLOOTrainer on small random arrays.
 
 Run in an environment with the ``parity`` extra:
 
@@ -19,13 +19,38 @@ import types
 import numpy as np
 import torch
 import trl
-from trl.trainer import grpo_trainer
+from trl.trainer import grpo_trainer, rloo_trainer
 
 ROWS, LENGTH, GROUP, MAX_LENGTH = 8, 12, 4, 20
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo")
 EPSILONS = ((0.2, 0.2), (0.1, 0.28))
 BETAS = ((0.0, False), (0.04, False), (0.04, True))  # (beta, use_bias_correction_kl)
-METRICS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
+CLIPS = ("low_mean", "low_min", "high_mean", "high_max", "region_mean")
+METRICS = ("kl", "entropy", "cispo_clip_ratio", "vespo/phi_seq_mean", *(f"clip_ratio/{name}" for name in CLIPS))
+RLOO_EPSILONS = (0.1, 0.2)
+VESPO = {"vespo_k_pos": 2.0, "vespo_lambda_pos": 3.0, "vespo_k_neg": 3.0, "vespo_lambda_neg": 2.0}
+SAPO = {"sapo_temperature_pos": 1.0, "sapo_temperature_neg": 1.05}
+# Name -> (loss type, epsilons, (beta, use_bias_correction_kl), what else differs from the stand-in's attributes).
+FAMILY: dict[str, tuple[str, tuple, tuple, dict]] = {
+    "gspo": ("grpo", (0.02, 0.03), (0.0, False), {"importance_sampling_level": "sequence"}),
+    "gspo_kl": ("dapo", (0.02, 0.03), (0.04, True), {"importance_sampling_level": "sequence"}),
+    "luspo": ("luspo", (0.02, 0.03), (0.04, False), {"importance_sampling_level": "sequence"}),
+    "luspo_token": ("luspo", (0.1, 0.28), (0.04, True), {}),
+    "delta": ("bnpo", (0.1, 0.28), (0.04, False), {"delta": 1.4}),
+    "cispo": ("cispo", (0.2, 5.0), (0.0, False), {}),
+    "cispo_capped": ("cispo", (0.2, 1.1), (0.04, True), {}),
+    "sapo": ("sapo", (0.2, 0.2), (0.04, False), SAPO),
+    "vespo": ("vespo", (0.2, 0.2), (0.0, False), VESPO),
+    "high_entropy": ("dapo", (0.2, 0.28), (0.04, True), {"top_entropy_quantile": 0.3}),
+    "off_policy": ("grpo", (0.2, 0.2), (0.04, False), {"off_policy_mask_threshold": 0.01}),
+    "entropy_bonus": ("grpo", (0.2, 0.2), (0.0, False), {"entropy_coef": 0.05}),
+    "everything": (
+        "dr_grpo",
+        (0.1, 0.28),
+        (0.04, True),
+        {"delta": 1.6, "top_entropy_quantile": 0.5, "off_policy_mask_threshold": 0.05, "entropy_coef": 0.01},
+    ),
+}
 
 
 def case_name(loss: str, epsilons: tuple[float, float], beta: tuple[float, bool]) -> str:
@@ -49,18 +74,25 @@ def make_inputs() -> dict[str, np.ndarray]:
     }
 
 
-def stand_in(logp: torch.Tensor, entropy: torch.Tensor, loss: str, epsilons: tuple, beta: tuple) -> object:
+def stand_in(logp: torch.Tensor, entropy: torch.Tensor, loss: str, epsilons: tuple, beta: tuple, more: dict) -> object:
     """What ``_compute_loss`` reads of a trainer: one process, one gradient-accumulation step, no extras."""
-    accelerator = types.SimpleNamespace(num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x)
-    return types.SimpleNamespace(
+    accelerator = types.SimpleNamespace(
+        num_processes=1,
+        gather=lambda x: x,
+        reduce=lambda x, reduction: x,
+        pad_across_processes=lambda x, **kwargs: x,
+        sync_gradients=True,
+    )
+    args = {"use_bias_correction_kl": beta[1], "delta": None, "steps_per_generation": 1}
+    attributes = {"top_entropy_quantile": 1.0, "off_policy_mask_threshold": None, "importance_sampling_level": "token"}
+    trainer = types.SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *args, **kwargs: (logp, entropy, None),
-        args=types.SimpleNamespace(use_bias_correction_kl=beta[1], delta=None, steps_per_generation=1),
+        get_off_policy_mask=grpo_trainer.GRPOTrainer.get_off_policy_mask,
+        get_gamma_weights=grpo_trainer.GRPOTrainer.get_gamma_weights,
+        args=types.SimpleNamespace(**args | more),
         model=types.SimpleNamespace(training=True),
         accelerator=accelerator,
         aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        importance_sampling_level="token",
         beta=beta[0],
         loss_type=loss,
         epsilon_low=epsilons[0],
@@ -68,17 +100,23 @@ def stand_in(logp: torch.Tensor, entropy: torch.Tensor, loss: str, epsilons: tup
         use_vllm=False,
         current_gradient_accumulation_steps=1,
         max_completion_length=MAX_LENGTH,
-        _entropy_bonus_enabled=False,
+        use_adaptive_entropy=False,
+        _entropy_bonus_enabled="entropy_coef" in more,
         _metrics={"train": collections.defaultdict(list)},
+        **attributes | more,
     )
+    trainer.get_high_entropy_mask = types.MethodType(grpo_trainer.GRPOTrainer.get_high_entropy_mask, trainer)
+    return trainer
 
 
-def trl_loss(inputs: dict[str, np.ndarray], loss: str, epsilons: tuple, beta: tuple) -> dict[str, np.ndarray]:
-    """TRL's loss, its gradient with respect to the log-probabilities, and its metrics."""
+def trl_loss(
+    inputs: dict[str, np.ndarray], loss: str, epsilons: tuple, beta: tuple, more: dict | None = None
+) -> dict[str, np.ndarray]:
+    """TRL's loss, its gradients with respect to log-probabilities and entropies, and its metrics."""
     tensors = {name: torch.from_numpy(x) for name, x in inputs.items()}
-    logp = tensors["logp"].clone().requires_grad_()
+    logp, entropy = tensors["logp"].clone().requires_grad_(), tensors["entropy"].clone().requires_grad_()
     mask = tensors["mask"].int()
-    trainer = stand_in(logp, tensors["entropy"], loss, epsilons, beta)
+    trainer = stand_in(logp, entropy, loss, epsilons, beta, more or {})
     batch = {
         "prompt_ids": torch.zeros(ROWS, 1, dtype=torch.long),
         "prompt_mask": torch.ones(ROWS, 1, dtype=torch.long),
@@ -92,25 +130,85 @@ def trl_loss(inputs: dict[str, np.ndarray], loss: str, epsilons: tuple, beta: tu
     value = grpo_trainer.GRPOTrainer._compute_loss(trainer, None, batch)
     value.backward()
     out = {"loss": value.detach().numpy(), "grad": logp.grad.numpy()}
+    if entropy.grad is not None:
+        out["entropy_grad"] = entropy.grad.numpy()
     return out | {name: np.float32(x[0]) for name, x in trainer._metrics["train"].items() if name in METRICS}
 
 
-def trl_advantages(rewards: np.ndarray, scale_rewards: str) -> np.ndarray:
-    """TRL's advantages [B, G]: the lines of its source from the summed rewards to the advantages."""
-    source = inspect.getsource(grpo_trainer.GRPOTrainer._generate_and_score_completions)
-    start = source.index("        unscorable_mask = torch.isnan(rewards_per_func)")
-    end = source.index("        # Unscorable completions (every reward func returned None) carry no")
-    scope = dict(vars(grpo_trainer))
-    scope |= {
-        "self": types.SimpleNamespace(
-            multi_objective_aggregation="sum_then_normalize", reward_weights=torch.ones(1), scale_rewards=scale_rewards
-        ),
+def rloo_loss(inputs: dict[str, np.ndarray], epsilons: tuple) -> dict[str, np.ndarray]:
+    """The loss of TRL's RLOOTrainer, its gradient with respect to the log-probabilities, and its metrics."""
+    tensors = {name: torch.from_numpy(x) for name, x in inputs.items()}
+    logp, mask = tensors["logp"].clone().requires_grad_(), tensors["mask"].int()
+    trainer = stand_in(logp, tensors["entropy"], "rloo", epsilons, (0.0, False), {})
+    zeros = torch.zeros(ROWS, LENGTH, dtype=torch.long)
+    batch = {
+        "prompt_ids": zeros[:, :1],
+        "prompt_mask": zeros[:, :1],
+        "completion_ids": zeros,
+        "completion_mask": mask,
+        "advantages": tensors["advantages"],
+        "old_logps": (tensors["old_logp"] * mask).sum(1),
+    }
+    value = rloo_trainer.RLOOTrainer._compute_loss(trainer, None, batch)
+    value.backward()
+    out = {"loss": value.detach().numpy(), "grad": logp.grad.numpy()}
+    return out | {name: np.float32(x[0]) for name, x in trainer._metrics["train"].items() if name in METRICS}
+
+
+def lines_of(method: object, start: str, end: str, scope: dict) -> torch.Tensor:
+    """Run the lines of a method's source from `start` to before `end`, and return their ``advantages``."""
+    source = inspect.getsource(method)
+    exec(textwrap.dedent(source[source.index(start) : source.index(end)]), scope)
+    return scope["advantages"]
+
+
+def rloo_advantages(inputs: dict[str, np.ndarray], beta: float, normalize: bool) -> np.ndarray:
+    """The advantages [B, G] of TRL's RLOOTrainer: its lines from the summed rewards to the advantages."""
+    rewards = inputs["rewards"]
+    trainer = types.SimpleNamespace(
+        reward_weights=torch.ones(1), reward_clip_range=None, beta=beta, normalize_advantages=normalize
+    )
+    scope = dict(vars(rloo_trainer)) | {
+        "self": trainer,
+        "gather": lambda x: x,
         "rewards_per_func": torch.from_numpy(rewards).reshape(-1, 1),
+        "old_per_token_logps": torch.from_numpy(inputs["old_logp"])[: rewards.size],
+        "ref_per_token_logps": torch.from_numpy(inputs["ref_logp"])[: rewards.size],
+        "completion_mask": torch.from_numpy(inputs["mask"])[: rewards.size],
         "num_generations": rewards.shape[1],
         "device": "cpu",
+        "unscorable_mask": torch.zeros(rewards.size, dtype=torch.bool),
     }
-    exec(textwrap.dedent(source[start:end]), scope)
-    return scope["advantages"].numpy().reshape(rewards.shape)
+    method = rloo_trainer.RLOOTrainer._generate_and_score_completions
+    start = "        # Apply weights to each reward function's output and sum"
+    end = "        # Unscorable completions carry no learning signal: zero"
+    return lines_of(method, start, end, scope).numpy().reshape(rewards.shape)
+
+
+def trl_advantages(
+    rewards: np.ndarray,
+    scale_rewards: str,
+    weights: tuple[float, ...] = (1.0,),
+    aggregation: str = "sum_then_normalize",
+) -> np.ndarray:
+    """TRL's advantages [B, G]: the lines of its source from the rewards ([B, G] or [K, B, G]) to the advantages."""
+    parts = rewards.reshape(len(weights), *rewards.shape[-2:])
+    trainer = types.SimpleNamespace(
+        multi_objective_aggregation=aggregation,
+        reward_weights=torch.tensor(weights),
+        scale_rewards=scale_rewards,
+        reward_funcs=weights,
+    )
+    scope = dict(vars(grpo_trainer)) | {
+        "self": trainer,
+        "rewards_per_func": torch.from_numpy(parts.reshape(len(weights), -1).T.copy()),
+        "num_generations": rewards.shape[-1],
+        "device": "cpu",
+    }
+    method = grpo_trainer.GRPOTrainer._generate_and_score_completions
+    start = "        unscorable_mask = torch.isnan(rewards_per_func)"
+    end = "        # Unscorable completions (every reward func returned None) carry no"
+    return lines_of(method, start, end, scope).numpy().reshape(rewards.shape[-2:])
 
 
 def make() -> dict[str, np.ndarray]:
@@ -122,8 +220,16 @@ def make() -> dict[str, np.ndarray]:
             for beta in BETAS:
                 name = case_name(loss, epsilons, beta)
                 out |= {f"{name}/{k}": x for k, x in trl_loss(inputs, loss, epsilons, beta).items()}
-    for scale in ("group", "none"):
+    for name, arguments in FAMILY.items():
+        out |= {f"family/{name}/{k}": x for k, x in trl_loss(inputs, *arguments).items()}
+    out |= {f"family/rloo/{k}": x for k, x in rloo_loss(inputs, RLOO_EPSILONS).items()}
+    for scale in ("group", "none", "batch"):
         out[f"advantages/{scale}"] = trl_advantages(inputs["rewards"], scale)
+    parts = np.stack([inputs["rewards"], inputs["rewards"][::-1] ** 2])
+    out["advantages/gdpo"] = trl_advantages(parts, "group", (1.0, 0.5), "normalize_then_sum")
+    few = inputs | {"rewards": inputs["rewards"][:2]}
+    out["advantages/rloo"] = rloo_advantages(few, 0.0, False)
+    out["advantages/rloo_kl"] = rloo_advantages(few, 0.05, False)
     return out
 
 

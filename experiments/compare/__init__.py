@@ -1,0 +1,1 @@
+"""Algorithms side by side at equal rollouts: ``python -m experiments.compare``."""
