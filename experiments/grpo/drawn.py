@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.grpo.settings import Dynamic, Growing
+from experiments.rollouts.annotate import with_tokens
 from experiments.rollouts.sample import Rollout, completion_metrics, reward, reward_metrics, rollout
 from experiments.run import Run
 from lqlm.algorithms.advantages import all_equal, zero_variance_share
@@ -27,6 +28,7 @@ class Drawn(NamedTuple):
         components: name -> float32 [B, G].
         advantages_BG: where the groups have grown: they depend on samples that are not here; else None.
         metrics: of the first rollout, which every way of sampling shares, and the number of samples.
+        rows: what a person may want to read of the first rollout.
     """
 
     items: Sequence[Item]
@@ -35,6 +37,7 @@ class Drawn(NamedTuple):
     components: dict[str, np.ndarray]
     advantages_BG: np.ndarray | None
     metrics: dict[str, Any]
+    rows: list[dict[str, Any]]
 
 
 def draw(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
@@ -50,21 +53,19 @@ def draw(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
 
 def _fixed(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
     settings = run.setup.settings
-    return _once(run, adapters, batch_at(run.setup.task.train, step, settings.run.prompts, settings.seed), key, step)
+    return _once(run, adapters, batch_at(run.setup.task.train, step, settings.run.prompts, settings.seed), key)
 
 
-def _once(run: Run, adapters: PyTree, items: Sequence[Item], key: jax.Array, step: int | None) -> Drawn:
-    """One rollout; that of a step's number is shown."""
+def _once(run: Run, adapters: PyTree, items: Sequence[Item], key: jax.Array) -> Drawn:
+    """One rollout."""
     drawn = rollout(run, adapters, items, key)
     rewards, rows = reward(run, items, drawn.completions)
-    if step is not None:
-        run.writer.samples(step + 1, rows[: run.setup.settings.run.samples])
-        run.shown = rows[0]
     rewards_BG = rewards.total.reshape(len(items), -1)
     components = {name: values.reshape(rewards_BG.shape) for name, values in rewards.components.items()}
     metrics = reward_metrics(rewards, rewards_BG) | {"rollouts": rewards_BG.size}
     metrics |= completion_metrics(drawn.completions, run.setup.model.tokenizer.eos_ids)
-    return Drawn(items, drawn, rewards_BG, components, None, metrics)
+    kept = with_tokens(rows[: max(run.setup.settings.run.samples, 1)], drawn.completions, run.setup.model.tokenizer)
+    return Drawn(items, drawn, rewards_BG, components, None, metrics, kept)
 
 
 def _dynamic(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
@@ -74,7 +75,7 @@ def _dynamic(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
     keys, parts, equal = jax.random.split(key, rounds), [], []
     for number in range(rounds):
         items = batch_at(run.setup.task.train, step * rounds + number, count, settings.seed)
-        parts.append(_once(run, adapters, items, keys[number], None if number else step))
+        parts.append(_once(run, adapters, items, keys[number]))
         equal += np.asarray(all_equal(jnp.asarray(parts[-1].rewards_BG))).tolist()
         if equal.count(False) >= count:
             break
@@ -99,7 +100,7 @@ def _growing(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
         items = [parts[0].items[b] for b in again]
         for place, b in enumerate(again):
             groups[b].append(number * count + place)
-        parts.append(_once(run, adapters, items, keys[number], None))
+        parts.append(_once(run, adapters, items, keys[number]))
     return _kept(parts, groups, group, 1 + settings.resampling.rounds * count, settings.advantage.kind == "group")
 
 
@@ -152,4 +153,5 @@ def _gathered(parts: list[Drawn], prompts: list[int], places_BG2: np.ndarray, ro
         components={name: pick([part.components[name] for part in parts]) for name in parts[0].components},
         advantages_BG=None,
         metrics=parts[0].metrics | {"rollouts": rollouts},
+        rows=parts[0].rows,
     )

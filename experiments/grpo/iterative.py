@@ -1,7 +1,8 @@
-"""Iterative GRPO: the policy becomes the reference every so many steps.
+"""A reference that is no bare base: the adapter that training goes on from, or (iterative GRPO) the policy itself.
 
 The reference is a copy of the adapters inside of the state, so that a checkpoint holds it; base and adapters' config
-are shared with the policy.  It changes at the beginning of a step, by the number of the step alone.
+are shared with the policy.  It is the initial policy, and is renewed at the beginning of a step, by the number of the
+step alone.
 """
 
 import dataclasses
@@ -38,8 +39,8 @@ def with_reference(state: TrainState, reference: PyTree) -> IterativeState:
 
 
 def renewed(state: IterativeState, step: int, every: int) -> IterativeState:
-    """The state with which a step begins: every so many steps its reference is the policy."""
-    return with_reference(state, copied(state.adapters)) if step and step % every == 0 else state
+    """The state with which a step begins: every so many steps (0: never) its reference is the policy."""
+    return with_reference(state, copied(state.adapters)) if every and step and step % every == 0 else state
 
 
 def copied(tree: PyTree) -> PyTree:

@@ -19,7 +19,8 @@ class RunSettings(RolloutSettings):
         updates: optimizer updates per rollout.
         mask_truncated_completions: the overlong filter: samples cut off at the token limit count in their group, but
             are not learned from.
-        reference_every: steps after which the policy becomes the reference (iterative GRPO); 0: the base stays it.
+        reference_every: steps after which the policy becomes the reference (iterative GRPO); 0: never, it stays the
+            base, or the adapter that ``start`` names.
     """
 
     group: int = 8
@@ -125,3 +126,8 @@ class GRPOExperiment(RolloutExperiment):
             )
         if self.run.reference_every and not self.grpo.beta:
             raise UserError("run.reference_every is set, but with grpo.beta 0 there is no reference; set grpo.beta")
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether the reference has adapters of its own, which the state then holds."""
+        return bool(self.grpo.beta and (self.run.reference_every or self.start))

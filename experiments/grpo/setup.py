@@ -70,7 +70,7 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
         demonstrations=demonstrations(settings, task, model, prompts),
         initial=initial,
         mesh=mesh,
-        state=begin(state) if settings.run.reference_every else state,
+        state=begin(state) if settings.keeps_reference else state,
     )
 
 

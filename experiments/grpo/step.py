@@ -16,9 +16,11 @@ from experiments.grpo.advantages import Context, Mixed
 from experiments.grpo.demonstrations import with_demonstrations
 from experiments.grpo.drawn import Drawn, draw
 from experiments.grpo.iterative import IterativeState
+from experiments.grpo.settings import Fixed
 from experiments.grpo.setup import GRPOSetup
 from experiments.keys import keys
 from experiments.mesh import batched, keyed
+from experiments.rollouts.annotate import with_values
 from experiments.rollouts.sample import terminated
 from experiments.run import Run
 from lqlm.algorithms.grpo import GRPOBatch
@@ -26,6 +28,7 @@ from lqlm.algorithms.policy import penalized_rewards
 from lqlm.algorithms.remedies import failing_groups
 from lqlm.algorithms.selection import without_truncated
 from lqlm.algorithms.step import TrainState
+from lqlm.sharding import whole
 from lqlm.types import Array, PyTree
 
 GRPORun = Run[GRPOSetup]
@@ -41,10 +44,21 @@ def one_step(run: GRPORun, state: TrainState, step: int) -> tuple[TrainState, di
         reference, plain = state.reference, state.plain
     drawn = draw(run, state.adapters, step, sample_key)
     batch = make_batch(run, state.adapters, reference, drawn)
+    show(run, step, drawn, batch)
     new, metrics = updates(run, plain, batch, update_key)
     if isinstance(state, IterativeState):
         new = iterative.with_reference(new, reference)
     return new, {**metrics, **drawn.metrics}
+
+
+def show(run: GRPORun, step: int, drawn: Drawn, batch: GRPOBatch) -> None:
+    """Write some of the first rollout down: with what was made of each token, where it is what is learned from."""
+    rows = drawn.rows
+    if isinstance(run.setup.settings.resampling, Fixed):
+        known = {"advantage": whole(batch.advantages_BG), "ref_logp": whole(batch.ref_logp_BGC)}
+        rows = with_values(rows, drawn.rollout.completions, known)
+    run.writer.samples(step + 1, rows[: run.setup.settings.run.samples])
+    run.shown = rows[0]
 
 
 def make_batch(run: GRPORun, adapters: PyTree, reference: PyTree | None, drawn: Drawn) -> GRPOBatch:

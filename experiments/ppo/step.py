@@ -17,6 +17,7 @@ from experiments.mesh import batched, keyed
 from experiments.ppo.experience import Judged
 from experiments.ppo.settings import ActorCriticExperiment, PPOExperiment
 from experiments.ppo.setup import ActorCriticSetup
+from experiments.rollouts.annotate import with_tokens
 from experiments.rollouts.sample import (
     Rollout,
     completion_metrics,
@@ -52,7 +53,8 @@ def one_step(run: ActorCriticRun, state: TrainState, step: int) -> tuple[TrainSt
     items = batch_at(setup.task.train, step, settings.run.prompts, settings.seed)
     drawn = rollout(run, state.adapters["policy"], items, sample_key)
     rewards, rows = reward(run, items, drawn.completions)
-    run.writer.samples(step + 1, rows[: settings.run.samples])
+    kept = with_tokens(rows[: settings.run.samples], drawn.completions, setup.model.tokenizer)
+    run.writer.samples(step + 1, kept)
     run.shown = rows[0]
     rewards_BG = rewards.total.reshape(len(items), -1)
     batch, found = experience(run, state, drawn, rewards_BG)

@@ -1,6 +1,6 @@
 """What the page of a run shows of single tokens, kept for the few completions that are written down."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,43 +9,45 @@ from lqlm.generation.decode import Completions
 from lqlm.generation.stop import Detokenizer
 from lqlm.io.tokenizer import Tokenizer
 
+Row = dict[str, Any]
 
-def with_tokens(
-    rows: Sequence[dict[str, Any]],
-    completions: Completions,
-    tokenizer: Tokenizer,
-    *,
-    ref_logp_BGC: Any = None,
-    advantages: Any = None,
-) -> list[dict[str, Any]]:
-    """Rows of ``samples.jsonl`` with ``tokens``, ``logp``, and where they are known ``ref_logp`` and ``advantage``.
+
+def with_tokens(rows: Sequence[Row], completions: Completions, tokenizer: Tokenizer) -> list[Row]:
+    """Rows of ``samples.jsonl`` with ``tokens``, the text that each adds, and ``logp``, one number for each.
 
     Args:
         rows: of the first completions, in the order of [B, G].
         completions: that were sampled.
         tokenizer: of the model.
-        ref_logp_BGC: of the reference, at the sampling temperature.
-        advantages: [B, G], or [B, G, C] where tokens have their own.
     """
-    mask, tokens, logp = (np.asarray(x) for x in (completions.mask_BGC, completions.tokens_BGC, completions.logp_BGC))
-    found = []
-    for row, at in zip(rows, np.ndindex(*mask.shape[:2])):
-        real = mask[at]
-        extra: dict[str, Any] = {
-            "tokens": pieces(tokens[at][real].tolist(), tokenizer),
-            "logp": rounded(logp[at][real]),
-        }
-        if ref_logp_BGC is not None:
-            extra["ref_logp"] = rounded(np.asarray(ref_logp_BGC)[at][real])
-        if advantages is not None:
-            own = np.asarray(advantages)[at]
-            extra["advantage"] = rounded(own[real]) if own.ndim else rounded(own[None])[0]
-        found.append({**row, **extra})
-    return found
+    mask, tokens = np.asarray(completions.mask_BGC), np.asarray(completions.tokens_BGC)
+    places = zip(rows, np.ndindex(*mask.shape[:2]))
+    found = [{**row, "tokens": pieces(tokens[at][mask[at]].tolist(), tokenizer)} for row, at in places]
+    return with_values(found, completions, {"logp": completions.logp_BGC})
+
+
+def with_values(rows: Sequence[Row], completions: Completions, values: Mapping[str, Any]) -> list[Row]:
+    """Rows with one number for each token, or one for all, under each of these names.
+
+    Args:
+        rows: of the first completions, in the order of [B, G].
+        completions: that were sampled.
+        values: name -> [B, G], [B, G, C], or None, which is left out; groups and lengths may have more at their end.
+    """
+    mask = np.asarray(completions.mask_BGC)
+    known = {name: np.asarray(value) for name, value in values.items() if value is not None}
+    return [
+        {**row, **{name: _numbers(value[at], mask[at]) for name, value in known.items()}}
+        for row, at in zip(rows, np.ndindex(*mask.shape[:2]))
+    ]
+
+
+def _numbers(value: np.ndarray, real: np.ndarray) -> Any:
+    return rounded(value[: len(real)][real]) if value.ndim else rounded(value[None])[0]
 
 
 def pieces(tokens: Sequence[int], tokenizer: Tokenizer) -> list[str]:
-    """The text that each token adds; a token that ends inside a character adds nothing, the one that ends it all of it.
+    """The text that each token adds; a token that ends inside of a character adds nothing, the one that ends it all.
 
     Special tokens, such as the end, add nothing.
     """

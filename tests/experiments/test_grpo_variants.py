@@ -106,6 +106,7 @@ def part(rewards, first, width=2):
         {"correct": found},
         None,
         {"rollouts": 4},
+        [],
     )
 
 
@@ -141,7 +142,7 @@ def test_fresh_prompts_come_until_the_batch_is_full_of_groups_that_differ(monkey
     )
     asked, keys = [], []
 
-    def once(run, adapters, items, key, step):
+    def once(run, adapters, items, key):
         asked.append(list(items))
         keys.append(tuple(jax.random.key_data(key).tolist()))
         return part(rewards[len(asked) - 1], 10 * len(asked))

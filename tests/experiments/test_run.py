@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import json
 import math
+import pathlib
 
 import jax
 import numpy as np
@@ -109,6 +110,13 @@ def test_samples_are_written(done):
         digits = sum(c.isdigit() for c in row["completion"]) / 6
         assert row["rewards"] == pytest.approx({"digits": digits, "total": 2 * digits})
         assert row["prompt"].endswith("=") and row["answer"].lstrip("-").isdigit()
+        assert "".join(row["tokens"]) == row["completion"]
+        lengths = {len(row[name]) for name in ("tokens", "logp", "ref_logp")}
+        assert len(lengths) == 1 and max(row["logp"]) <= 0
+    first = {row["advantage"] for row in samples if row["step"] == 1}
+    assert first and all(isinstance(value, float) for value in first)
+    page = (run.workdir.path / "report.html").read_text()
+    assert page.count('class="t"') == sum(len(row["tokens"]) for row in samples)
 
 
 def test_tensorboard_has_the_same_numbers(done):
@@ -205,3 +213,16 @@ def test_the_policy_learns_the_reward(model, tmp_path, seed):
     run, _ = run_all(changed(settings, "optim", learning_rate=1e-2))
     rewards = [row["reward"] for row in rows(run)[1:]]
     assert np.mean(rewards[-8:]) > np.mean(rewards[:8]) + 0.6, rewards  # the greatest is 2, a random model gets 0.2
+
+
+@pytest.mark.slow
+def test_the_reference_is_the_adapter_that_training_goes_on_from(done, tmp_path):
+    run, _ = done
+    adapter = str(run.workdir.adapter)
+    settings = tiny(pathlib.Path(run.setup.settings.model.source), tmp_path / "next", steps=1, updates=1)
+    again, _ = run_all(dataclasses.replace(settings, start=adapter))
+    first = rows(again)[1]
+    assert 0 <= first["kl"] < 1e-9  # the policy is its reference still; the base is elsewhere
+    moved, _ = run_all(dataclasses.replace(settings, workdir=str(tmp_path / "bare")))
+    assert rows(again)[0]["eval/accuracy"] == rows(run)[-1]["eval/accuracy"]
+    assert rows(moved)[1]["reward"] != first["reward"]

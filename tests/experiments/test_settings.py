@@ -9,17 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.a2c.settings import A2CExperiment
 from experiments.command import load_config
+from experiments.compare.settings import CompareExperiment
 from experiments.configdict import as_config, from_config, kind_of, kinds
+from experiments.dpo.settings import DPOExperiment
 from experiments.export import ExportSettings
 from experiments.generate.settings import GenerateSettings
 from experiments.grpo import __main__ as grpo
 from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
+from experiments.ppo.settings import PPOExperiment
 from experiments.quantize.settings import QuantizeExperiment
 from experiments.r1.settings import R1Experiment
 from experiments.report import ReportSettings
+from experiments.reward_model.settings import RewardModelExperiment
 from experiments.rollouts.settings import RewardSettings
 from experiments.settings import Experiment, ModelSettings, scheduled
 from experiments.sft.settings import DataSettings, ScratchSettings, SFTExperiment
@@ -44,12 +49,17 @@ from lqlm.tasks.gym import GymConfig
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 COMMANDS = {
     "grpo": GRPOExperiment,
+    "ppo": PPOExperiment,
+    "a2c": A2CExperiment,
     "sft": SFTExperiment,
     "quantize": QuantizeExperiment,
     "quantize --plan": PlanSettings,
     "export": ExportSettings,
     "generate": GenerateSettings,
     "panel": PanelExperiment,
+    "compare": CompareExperiment,
+    "reward_model": RewardModelExperiment,
+    "dpo": DPOExperiment,
     "report": ReportSettings,
     "r1": R1Experiment,
 }
