@@ -7,7 +7,7 @@ import pathlib
 import runpy
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -28,7 +28,9 @@ EXIT_INTERRUPTED = 130
 HELP = ("-h", "--help", "-help", "--helpshort", "--helpfull")
 
 
-def run(main: Callable[[Any], None], settings: type, usage: str, default_config: str) -> None:
+def run(
+    main: Callable[[Any], None], settings: type, usage: str, default_config: str, argv: Sequence[str] | None = None
+) -> None:
     """Run ``main(config)`` on the settings of the command line; bad input ends in one line and status 2.
 
     Args:
@@ -36,11 +38,13 @@ def run(main: Callable[[Any], None], settings: type, usage: str, default_config:
         settings: the dataclass that the ConfigDict describes; ``--help`` lists its fields.
         usage: what ``--help`` says before that.
         default_config: the file that is read when ``--config`` is not given.
+        argv: the command line, from the command's name on; None for that of the process.
     """
     if "cache" not in flags.FLAGS:
         flags.DEFINE_string("cache", ".cache/jax", "Folder of compiled programs, kept between runs; empty for none.")
     app.run(
         lambda config: _guard(lambda: main(config)),
+        argv=None if argv is None else list(argv),
         flags_parser=lambda argv: _guard(lambda: _parse(argv, settings, usage, default_config)),
     )
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "select": "experiments.poker.select",  # hands -> hands of a split, with cards, win rates and tiers
     "prompts": "experiments.poker.prompts",  # selected hands -> prompts with answers
     "evaluate": "experiments.poker.evaluate",  # agents -> matches, exploitability, agreement with 95% intervals
+    "pipeline": "experiments.poker.pipeline",  # all of it from one config file
 }
 """Name -> module with ``main(argv)``; its docstring's first line is the help."""
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130

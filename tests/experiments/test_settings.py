@@ -20,6 +20,7 @@ from experiments.grpo import __main__ as grpo
 from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
+from experiments.poker.pipeline_settings import PipelineExperiment
 from experiments.ppo.settings import PPOExperiment
 from experiments.quantize.settings import QuantizeExperiment
 from experiments.r1.settings import R1Experiment
@@ -62,6 +63,7 @@ COMMANDS = {
     "dpo": DPOExperiment,
     "report": ReportSettings,
     "r1": R1Experiment,
+    "poker": PipelineExperiment,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
