@@ -111,6 +111,7 @@ def test_no_two_rollouts_share_a_key(monkeypatch):
 
     monkeypatch.setattr(grpo_step, "draw", draw)
     monkeypatch.setattr(grpo_step, "make_batch", lambda *_: None)
+    monkeypatch.setattr(grpo_step, "show", lambda *_: None)
     monkeypatch.setattr(grpo_step, "updates", updates)
     for seed in range(3):
         run = types.SimpleNamespace(setup=types.SimpleNamespace(settings=types.SimpleNamespace(seed=seed)))
