@@ -81,7 +81,7 @@ def answer_probabilities(
 ) -> dict[Answer, float]:
     """Each answer with its probability among these, ``softmax(logprobs / temperature)``.
 
-    >>> answer_probabilities([Answer("fold"), Answer("call")], np.log([0.1, 0.3]))[Answer("call")]
+    >>> round(answer_probabilities([Answer("fold"), Answer("call")], np.log([0.1, 0.3]))[Answer("call")], 3)
     0.75
     """
     return dict(zip(answers, map(float, action_probabilities(logprobs, temperature)), strict=True))
