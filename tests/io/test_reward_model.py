@@ -60,7 +60,8 @@ def test_the_fields_and_the_card(saved):
 
 def test_lists_that_peft_has_made_longer(saved):
     edit(saved, modules_to_save=["classifier", "score", "classifier", "score"])
-    load_reward_model(saved, CFG)
+    found, _ = load_reward_model(saved, CFG)
+    jax.tree.map(np.testing.assert_array_equal, found, TREE)
 
 
 REFUSED = {

@@ -103,4 +103,6 @@ def test_any_text_has_scores(text, value):
 def test_long_texts():
     task = think_task(arithmetic_task(PLAIN))
     for part in ("<think>", "<answer>", "7", " "):
-        score(task, part * (10**6 // len(part)), Item("q", "7", "i"))
+        assert score(task, part * (10**6 // len(part)), Item("q", "7", "i")) == Score(0.0, 0.0)
+    reply = ThinkFormat().write("so " * (10**6 // 3), "7")
+    assert score(task, reply, Item("q", "7", "i")) == Score(1.0, 1.0)
