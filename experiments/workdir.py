@@ -6,9 +6,11 @@ import fcntl
 import json
 import pathlib
 import shutil
+import typing
 from collections.abc import Iterator
 from typing import IO, Any
 
+from experiments.configdict import kinds
 from experiments.settings import Experiment
 from lqlm.errors import UserError
 from lqlm.io.disk import clear_when_full, write_atomic
@@ -113,6 +115,8 @@ def _check_same(workdir: Workdir, settings: Experiment) -> None:
         write_atomic(workdir.config, json.dumps(now, indent=2) + "\n")
         return
     then, now = _flat(json.loads(workdir.config.read_text())), _flat(now)
+    # A setting that is younger than the run: the run was made with what is its default now.
+    then = {key: value for key, value in _flat(_defaults(type(settings))).items() if key in now} | then
     free = (*FREE, "run.steps") if settings.optim.schedule == "constant" else FREE  # a constant rate can go on longer
     for key in sorted(then.keys() | now.keys()):
         if key not in free and not key.startswith(HOSTS) and then.get(key) != now.get(key):
@@ -120,6 +124,19 @@ def _check_same(workdir: Workdir, settings: Experiment) -> None:
                 f"{workdir.path} holds a run with {key}={then.get(key)!r}, this one has {now.get(key)!r}; "
                 "set --config.workdir to a new folder, or delete this one"
             )
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """What settings hold when nobody sets them; without sections of several kinds, each of which has its own keys."""
+    hints, found = typing.get_type_hints(cls), {}
+    for field in dataclasses.fields(cls):
+        if kinds(hints[field.name]):
+            continue
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return json.loads(json.dumps(found, default=dataclasses.asdict))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

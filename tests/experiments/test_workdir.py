@@ -1,0 +1,66 @@
+"""Whose folder it is: settings that differ are refused, those that are younger than the run are not."""
+
+import dataclasses
+import json
+
+import pytest
+
+from configs.grpo_smollm2_arithmetic import get_config
+from experiments.configdict import from_config
+from experiments.grpo.settings import GRPOExperiment
+from experiments.workdir import claim
+from lqlm.adapters.configs import FullConfig
+from lqlm.errors import UserError
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Settings of a run that has left a checkpoint."""
+    settings = dataclasses.replace(from_config(GRPOExperiment, get_config()), workdir=str(tmp_path))
+    with claim(settings) as workdir:
+        (workdir.checkpoints / "0").mkdir(parents=True)
+    return settings
+
+
+def rewrite(settings, change):
+    with claim(settings) as workdir:
+        then = json.loads(workdir.config.read_text())
+        change(then)
+        workdir.config.write_text(json.dumps(then))
+
+
+def resume(settings):
+    with claim(settings):
+        pass
+
+
+def test_the_same_settings_go_on(begun):
+    resume(begun)
+
+
+def test_a_setting_that_differs_is_refused(begun):
+    with pytest.raises(UserError, match=r"run.prompts=8, this one has 4; set --config.workdir"):
+        resume(dataclasses.replace(begun, run=dataclasses.replace(begun.run, prompts=4)))
+
+
+def test_a_run_goes_on_without_a_setting_that_is_younger(begun):
+    rewrite(begun, lambda then: (then.pop("reward_model"), then["run"].pop("reward_timeout"), then["run"].pop("merge")))
+    resume(begun)
+
+
+def test_a_younger_setting_must_have_its_default(begun):
+    rewrite(begun, lambda then: then["run"].pop("merge"))
+    with pytest.raises(UserError, match=r"run.merge=True, this one has False"):
+        resume(dataclasses.replace(begun, run=dataclasses.replace(begun.run, merge=False)))
+
+
+def test_a_setting_that_is_gone_is_refused(begun):
+    rewrite(begun, lambda then: then["run"].update(scale="batch"))
+    with pytest.raises(UserError, match=r"run.scale='batch', this one has None"):
+        resume(begun)
+
+
+def test_another_kind_of_section_is_not_filled_up_with_defaults(begun):
+    rewrite(begun, lambda then: then.update(adapter=dataclasses.asdict(FullConfig())))
+    with pytest.raises(UserError, match=r"adapter"):
+        resume(begun)
