@@ -93,7 +93,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "benchmarks.memory", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["7B", "13B", "33B", "65B"])
     parser.add_argument("--step", choices=STEPS, default="sft", help="grpo: a prompt of 256 tokens, completions of 256")
     parser.add_argument("--group", type=int, default=4, help="completions of a prompt, for grpo and decoding")
     parser.add_argument("--adapters", nargs="+", choices=["bfloat16", "float32"], default=["bfloat16", "float32"])

@@ -223,6 +223,11 @@ def told(value: Any) -> Any:
     return multihost_utils.broadcast_one_to_all(np.asarray(value)).item()
 
 
+def told_arrays(arrays: Any) -> Any:
+    """Arrays of process 0, in every process."""
+    return multihost_utils.broadcast_one_to_all(arrays) if jax.distributed.is_initialized() else arrays
+
+
 def shared_rewards(score: Callable[[Sequence[Any]], Rewards], samples: Sequence[Any]) -> Rewards:
     """Rewards of all samples, in every process; each process scores its share, every n-th sample.
 

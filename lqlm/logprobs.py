@@ -5,13 +5,15 @@ is the one to train with: the logits of all tokens, [N, V] in float32, are the l
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from lqlm.types import Array
+
+Scored = TypeVar("Scored")
 
 
 def token_logprobs(logits: Array, targets: Array) -> Array:
@@ -87,22 +89,73 @@ def chunked_token_logprobs(
     Returns:
       (logp float32 [N], entropy float32 [N] or None).
     """
+
+    def score(logits: Array, targets: Array) -> tuple[Array, Array | None]:
+        logits = logits / temperature
+        seen = logits if entropy_gradient else jax.lax.stop_gradient(logits)
+        return token_logprobs(logits, targets), entropy(seen) if with_entropy else None
+
+    return chunked_scores(hidden, head, targets, score=score, chunk=chunk)
+
+
+def chunked_scores(
+    hidden: Array,
+    head: Callable[[Array], Array],
+    targets: Array,
+    *,
+    score: Callable[[Array, Array], Scored],
+    chunk: int = 256,
+) -> Scored:
+    """``score(head(hidden), targets)``, a tree of [N], with the logits of one chunk at a time in both passes.
+
+    Arguments as `chunked_token_logprobs`; ``score`` takes float32 logits [n, V] and targets [n].
+    """
     n, width = hidden.shape
     chex.assert_shape(targets, (n,))
     chunk = min(chunk, n)
     padding = -n % chunk
 
     @jax.checkpoint
-    def score(part: tuple[Array, Array]) -> tuple[Array, Array | None]:
-        logits = head(part[0]).astype(jnp.float32) / temperature
-        seen = logits if entropy_gradient else jax.lax.stop_gradient(logits)
-        return token_logprobs(logits, part[1]), entropy(seen) if with_entropy else None
+    def part(rows: tuple[Array, Array]) -> Scored:
+        return score(head(rows[0]).astype(jnp.float32), rows[1])
 
     # The padded rows score token 0 from a zero state: finite, and cut off below, so that their gradient is zero.
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, width)
     targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
-    scores = jax.lax.map(score, (hidden, targets))
-    return jax.tree.map(lambda x: x.reshape(-1)[:n], scores)
+    scores = jax.lax.map(part, (hidden, targets))
+    found: Scored = jax.tree.map(lambda x: x.reshape(-1)[:n], scores)
+    return found
+
+
+class TokenStatistics(NamedTuple):
+    """The distribution that a given token could have been drawn from; none has a gradient."""
+
+    entropy: Array  # float32, in nats
+    log_collision: Array  # float32, log sum_v p_v^2: of the probability that two draws are the same token
+    mean_logit: Array  # float32, over the vocabulary
+    correct: Array  # bool, whether the token is the most probable one (the first of equals)
+
+
+def token_statistics(logits: Array, targets: Array) -> TokenStatistics:
+    """What TRL reports of a token beside its log-probability, and what WPO aligns it by.
+
+    Args:
+      logits: [..., V], any float type; computed in float32.
+      targets: int [...], each in [0, V).
+
+    Returns:
+      `TokenStatistics` of [...].
+
+    >>> found = token_statistics(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([1]))
+    >>> print(jnp.exp(found.log_collision), found.correct)
+    [0.625] [ True]
+    """
+    chex.assert_shape(targets, logits.shape[:-1])
+    logits = jax.lax.stop_gradient(logits.astype(jnp.float32))
+    _, _, weights = _weights(logits)
+    total = jnp.sum(weights, axis=-1)
+    collision = jnp.log(jnp.sum(jnp.square(weights), axis=-1)) - 2.0 * jnp.log(total)
+    return TokenStatistics(entropy(logits), collision, jnp.mean(logits, -1), jnp.argmax(logits, -1) == targets)
 
 
 class TokenScores(NamedTuple):

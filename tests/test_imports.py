@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NUMERICS = {
     f"lqlm.{room}"
-    for room in ("errors", "types", "order", "quant", "masked", "logprobs", "trees", "layout", "sharding")
+    for room in ("errors", "types", "order", "quant", "masked", "logprobs", "trees", "layout", "sharding", "heap")
 }
 MODELS = NUMERICS | {"lqlm.adapters", "lqlm.models"}
 BELOW_THE_EDGES = MODELS | {"lqlm.algorithms", "lqlm.optim", "lqlm.generation"}
@@ -26,8 +26,8 @@ ROOMS: dict[str, set[str]] = {
     "lqlm.optim": NUMERICS,
     "lqlm.generation": MODELS,
     "lqlm.io": BELOW_THE_EDGES | {"lqlm"},  # lqlm itself: the version
-    "lqlm.tasks": BELOW_THE_EDGES,
-    "lqlm.rewards": BELOW_THE_EDGES | {"lqlm.tasks"},
+    "lqlm.tasks": BELOW_THE_EDGES | {"lqlm.poker"},
+    "lqlm.rewards": BELOW_THE_EDGES | {"lqlm.tasks", "lqlm.poker"},
     "lqlm.poker": BELOW_THE_EDGES,
     "experiments": BELOW_THE_EDGES | EDGES,
     "benchmarks": BELOW_THE_EDGES | EDGES | {"experiments", "configs"},

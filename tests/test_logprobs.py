@@ -117,3 +117,21 @@ def test_unbiased_estimators_have_the_exact_mean(estimator):
 def test_k3_is_exact_near_the_reference():
     got = logprobs.k3(jnp.float32(-1.0), jnp.float32(-1.0 + 2.0**-12))
     np.testing.assert_allclose(got, 2.0**-25, rtol=1e-3)
+
+
+def test_statistics_of_tokens():
+    """Against the softmax itself, also where a logit is minus infinity; nothing has a gradient."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(0, 3, (5, 7)).astype(np.float32) + np.float32(50.0)
+    p = np.exp(z - z.max(-1, keepdims=True).astype(np.float64))
+    p /= p.sum(-1, keepdims=True)
+    targets = jnp.asarray([int(p[0].argmax()), 0, 1, 2, int(p[4].argmax())])
+    found = jax.jit(logprobs.token_statistics)(jnp.asarray(z), targets)
+    np.testing.assert_allclose(found.log_collision, np.log((p**2).sum(-1)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.mean_logit, z.mean(-1), rtol=1e-6)
+    np.testing.assert_allclose(found.entropy, -(p * np.log(p)).sum(-1), rtol=1e-4)
+    assert found.correct.tolist() == (p.argmax(-1) == np.asarray(targets)).tolist()
+    gradient = jax.grad(lambda z: sum(jnp.sum(x) for x in logprobs.token_statistics(z, targets)[:3]))(jnp.asarray(z))
+    assert not np.any(gradient)
+    shut = logprobs.token_statistics(jnp.array([[0.0, -jnp.inf]]), jnp.array([0]))
+    assert float(shut.log_collision[0]) == 0.0 and bool(shut.correct[0])

@@ -11,7 +11,7 @@ import numpy as np
 from lqlm.adapters.configs import LINEARS, LoraConfig
 from lqlm.adapters.init import init_lora
 from lqlm.models.config import ModelConfig
-from lqlm.models.convert import layer_tensors
+from lqlm.models.convert import layer_tensors, outer_tensors
 from lqlm.quant.qtensor import QuantConfig, quantize
 from lqlm.types import Array, Key, PyTree
 
@@ -33,11 +33,12 @@ LLAMA = ModelConfig(
     max_positions=64,
     sliding_window=None,
 )
-_FAMILIES: dict[str, dict[str, bool | int]] = {
+_FAMILIES: dict[str, dict[str, bool | float]] = {
     "llama": {},
     "qwen2": {"qkv_bias": True, "tied": False},
     "qwen3": {"qk_norm": True},
     "mistral": {"sliding_window": 3, "tied": False},
+    "opt": {"qkv_bias": True, "kv_heads": 4, "head_dim": 4, "rope_theta": 10000.0},
 }
 FAMILIES = tuple(_FAMILIES)
 
@@ -68,6 +69,9 @@ def tiny_base(key: Key, cfg: ModelConfig, quant: QuantConfig | None = None, dtyp
 
     layers = {name: tensor(name, shape) for name, (_, shape) in layer_tensors(cfg).items()}
     base = {"embed": normal((cfg.vocab_size, cfg.width), 0.4), "norm": normal((cfg.width,), 0.3, 1.0), "layers": layers}
+    if cfg.learned_positions:
+        rows = outer_tensors(cfg)["positions"][1]
+        base |= {"norm_bias": normal((cfg.width,), 0.3), "positions": normal(rows, 0.4)}
     return base if cfg.tied else {**base, "head": normal((cfg.width, cfg.vocab_size), 0.5)}
 
 

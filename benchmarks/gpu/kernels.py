@@ -88,7 +88,7 @@ def kernels(bench: Bench) -> None:
     shapes, rows = (((128, 64),), (1, 3)) if bench.rehearse else (SHAPES, ROWS)
     cases = [(shape, m) for m in rows for shape in shapes]
     for shape, m in bench.within_time(cases):
-        held = weights(shape, _copies(shape))
+        held = weights(shape, 2 if bench.rehearse else _copies(shape))
         dense = [dequantize(w, jnp.bfloat16) for w in held]
         x = jnp.ones((m, shape[0]), jnp.bfloat16)
         ways: dict[str, tuple[Callable, list]] = {"bf16": (plain, dense), "dequantize": (dequantized, held)}
@@ -132,7 +132,7 @@ def candidates(rows: int) -> list[Tiles]:
 def tiles(bench: Bench) -> None:
     """Other tiles than those that are built in."""
     shape, rows = ((128, 64), (1,)) if bench.rehearse else ((4096, 11008), (1, 8, 64))
-    held = weights(shape, 4)
+    held = weights(shape, 2 if bench.rehearse else 4)
     for m, chosen in bench.within_time([(size, chosen) for size in rows for chosen in candidates(size)]):
         x = jnp.ones((m, shape[0]), jnp.bfloat16)
         with bench.case(rows=m, tiles=vars(chosen), built_in=chosen == tiles_for(m)) as row:

@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.pairs.settings import PairExperiment
 from lqlm.adapters.configs import FullConfig, LoraConfig
-from lqlm.algorithms.dpo import WHOLE_BATCH, DPOConfig
+from lqlm.algorithms.dpo_config import WHOLE_BATCH, DPOConfig
 from lqlm.errors import UserError
 
 

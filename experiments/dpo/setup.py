@@ -21,12 +21,13 @@ from lqlm.algorithms.dpo import Sums, dpo_objective, pair_losses, sums_of
 from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.step import Metrics, TrainState, make_update
 from lqlm.io.load import LoadedModel
-from lqlm.models.score import completion_logprobs
+from lqlm.logprobs import TokenStatistics
+from lqlm.models.score import completion_statistics
 from lqlm.optim.chains import make_optimizer
 from lqlm.sharding import replicated
 from lqlm.types import Array, PyTree
 
-Scorer = Callable[[PyTree, PyTree, PairBatch, Any], tuple[Array, Array]]
+Scorer = Callable[[PyTree, PyTree, PairBatch, Any], tuple[Array, TokenStatistics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,9 @@ def build(settings: DPOExperiment) -> DPOSetup:
         return scorer(None, base, batch, None)[0]
 
     def sums(base: PyTree, adapters: PyTree, batch: PairBatch) -> Sums:
-        logp, _ = scorer(adapters, base, batch, None)
-        return sums_of(logp, reference(base, batch), batch.completion_mask_BGC, settings.dpo.tail)
+        (logp, seen), cfg = scorer(adapters, base, batch, None), settings.dpo
+        arrays = logp, reference(base, batch), batch.completion_mask_BGC
+        return sums_of(*arrays, cfg.tail, seen.log_collision if cfg.wpo else None)
 
     return DPOSetup(
         settings=settings,
@@ -78,11 +80,11 @@ def build(settings: DPOExperiment) -> DPOSetup:
 
 
 def make_scorer(settings: DPOExperiment, model: LoadedModel) -> Scorer:
-    """``(adapters, base, batch, dropout key or None) -> (logp_BGC, entropy_BGC)``; a prompt is computed once a pair."""
+    """``(adapters, base, batch, dropout key or None) -> (logp_BGC, statistics)``; a prompt is computed once a pair."""
     run, dropout = settings.run, trained.has_dropout(settings.adapter)
 
     def score(adapters: PyTree, base: PyTree, batch: PairBatch, key: Any) -> Any:
-        return completion_logprobs(
+        return completion_statistics(
             base,
             adapters,
             batch.prompts_BP,
@@ -91,7 +93,6 @@ def make_scorer(settings: DPOExperiment, model: LoadedModel) -> Scorer:
             batch.completion_mask_BGC,
             model.config,
             chunk=run.logprob_chunk,
-            with_entropy=True,  # without a consumer, the compiler drops it
             dropout_key=key if dropout else None,
             remat=run.remat,
         )

@@ -1,7 +1,9 @@
 """The advantages that a run can choose: each kind holds its constants and evaluates one function of lqlm."""
 
 import dataclasses
-from typing import ClassVar
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import flax.struct
 import jax.numpy as jnp
@@ -21,6 +23,8 @@ class Context:
     mask_BGC: Array  # bool, true at real tokens
     entropy_BGC: Array | None  # float32, for kinds that need it
     anchor: Array  # float32 [], the running one
+    step_scores_BGC: Array | None = None  # float32, at the last tokens of steps, for the kind 'process'
+    step_ends_BGC: Array | None = None  # bool, those tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +205,40 @@ class Zvp(Kind):
         return remedies.zvp_advantages(*arrays, alpha=self.alpha, right=self.right)
 
 
+@dataclasses.dataclass(frozen=True)
+class Process(Kind):
+    """Process supervision: each step of a completion is rewarded by itself.
+
+    Attributes:
+        function: the path of a step reward, a function that asks for ``steps`` (see `lqlm.rewards.steps`).
+        params: arguments bound by name.
+        marker: text that ends a step.
+        outcome: weight of the reward of the whole completion (of the section ``rewards``), added to its last step; 0:
+            the steps alone teach, as in DeepSeekMath, and the section is logged only.
+    """
+
+    function: str = "lqlm.rewards.equations.equation_steps"
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    marker: str = "\n"
+    outcome: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if not self.marker or not math.isfinite(self.outcome):
+            raise UserError(
+                f"advantage.marker is {self.marker!r}, advantage.outcome {self.outcome}; give the text that ends a "
+                "step, and a finite number"
+            )
+
+    def __call__(self, context: Context) -> Array:
+        """Advantages [B, G, C]."""
+        scores, ends, mask = context.step_scores_BGC, context.step_ends_BGC, context.mask_BGC
+        assert scores is not None and ends is not None
+        last = mask & ~jnp.pad(mask[..., 1:], ((0, 0), (0, 0), (0, 1)))
+        whole = jnp.where(last, context.rewards_BG[..., None], 0.0)
+        return advantages.process_advantages(scores + self.outcome * whole, ends, mask)
+
+
 Advantage = (
     GroupAdvantage
     | CentredAdvantage
@@ -213,4 +251,5 @@ Advantage = (
     | Avspo
     | Mapo
     | Zvp
+    | Process
 )

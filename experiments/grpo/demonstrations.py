@@ -20,7 +20,7 @@ def demonstrations(
     Raises:
         UserError: when one is longer than what is sampled.
     """
-    if not settings.demonstrations.weight:
+    if not settings.demonstrations.used:
         return {}
     found, most = {}, settings.sampling.max_new_tokens
     for item in task.train:

@@ -1,5 +1,6 @@
 """The samples that a step learns from: one rollout, groups that grow, or fresh prompts for groups that cannot teach."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.grpo.advantages import Process
 from experiments.grpo.settings import Dynamic, Growing
+from experiments.grpo.supervision import Scored, scored
 from experiments.rollouts.annotate import with_tokens
 from experiments.rollouts.sample import Rollout, completion_metrics, reward, reward_metrics, rollout
 from experiments.run import Run
@@ -16,6 +19,8 @@ from lqlm.algorithms.resampling import grown_advantages, grown_centered_advantag
 from lqlm.generation.decode import Completions
 from lqlm.tasks.base import Item, batch_at
 from lqlm.types import PyTree
+
+_log = logging.getLogger("lqlm")
 
 
 class Drawn(NamedTuple):
@@ -29,6 +34,7 @@ class Drawn(NamedTuple):
         advantages_BG: where the groups have grown: they depend on samples that are not here; else None.
         metrics: of the first rollout, which every way of sampling shares, and the number of samples.
         rows: what a person may want to read of the first rollout.
+        steps: scores of the steps, with process supervision.
     """
 
     items: Sequence[Item]
@@ -38,6 +44,7 @@ class Drawn(NamedTuple):
     advantages_BG: np.ndarray | None
     metrics: dict[str, Any]
     rows: list[dict[str, Any]]
+    steps: Scored | None = None
 
 
 def draw(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
@@ -65,7 +72,19 @@ def _once(run: Run, adapters: PyTree, items: Sequence[Item], key: jax.Array) -> 
     metrics = reward_metrics(rewards, rewards_BG) | {"rollouts": rewards_BG.size}
     metrics |= completion_metrics(drawn.completions, run.setup.model.tokenizer.eos_ids)
     kept = with_tokens(rows[: max(run.setup.settings.run.samples, 1)], drawn.completions, run.setup.model.tokenizer)
-    return Drawn(items, drawn, rewards_BG, components, None, metrics, kept)
+    found = Drawn(items, drawn, rewards_BG, components, None, metrics, kept)
+    return _with_steps(run, found) if isinstance(run.setup.settings.advantage, Process) else found
+
+
+def _with_steps(run: Run, drawn: Drawn) -> Drawn:
+    """The same with the scores of steps; a failure of their function is said once, and counted."""
+    steps = scored(run, drawn.items, drawn.rollout.completions)
+    if steps.first_error and not run.warned:
+        run.warned = True
+        _log.warning("%s (said once; counted as reward_errors)", steps.first_error)
+    metrics = drawn.metrics | steps.metrics | {"reward_errors": drawn.metrics["reward_errors"] + steps.errors}
+    rows = [{**row, "steps": scores} for row, scores in zip(drawn.rows, steps.rows)]
+    return drawn._replace(metrics=metrics, rows=rows, steps=steps)
 
 
 def _dynamic(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:

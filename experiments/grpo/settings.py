@@ -1,9 +1,11 @@
 """The settings of a GRPO run: frozen dataclasses, which hold every default."""
 
 import dataclasses
+import math
+from typing import ClassVar
 
 from experiments.configdict import kind_of
-from experiments.grpo.advantages import Advantage, GroupAdvantage
+from experiments.grpo.advantages import Advantage, GroupAdvantage, Process
 from experiments.rollouts.settings import RolloutExperiment, RolloutSettings
 from lqlm.adapters.configs import FullConfig
 from lqlm.algorithms.grpo import GRPOConfig
@@ -83,6 +85,34 @@ def _check_rounds(rounds: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class OffPolicySettings:
+    """The reference answer as one more member of each group, learned from as LUFFY does (arXiv:2504.14945).
+
+    Attributes:
+        gamma: of the shaping ``p / (p + gamma)``.
+        reward: what a reference answer earns; its advantage is that of its group with it.
+    """
+
+    kind: ClassVar[str] = "luffy"
+
+    gamma: float = 0.1
+    reward: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.gamma <= 0 or not math.isfinite(self.reward):
+            raise UserError(
+                f"demonstrations.gamma is {self.gamma}, demonstrations.reward {self.reward}; give more than 0, and a "
+                "finite number"
+            )
+
+    @property
+    def used(self) -> bool:
+        """Whether there are demonstrations."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
 class DemonstrationSettings:
     """A supervised mix-in: the likelihood of the reference answer, for groups without a right sample.
 
@@ -91,6 +121,8 @@ class DemonstrationSettings:
         right: a sample with this reward or more is right.
     """
 
+    kind: ClassVar[str] = "likelihood"
+
     weight: float = 0.0
     right: float = 1.0
 
@@ -98,6 +130,11 @@ class DemonstrationSettings:
         """Refuse what has no meaning."""
         if self.weight < 0:
             raise UserError(f"demonstrations.weight is {self.weight}; give 0 or more")
+
+    @property
+    def used(self) -> bool:
+        """Whether there are demonstrations."""
+        return self.weight > 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +145,7 @@ class GRPOExperiment(RolloutExperiment):
     grpo: GRPOConfig = GRPOConfig()
     advantage: Advantage = GroupAdvantage()
     resampling: Fixed | Growing | Dynamic = Fixed()
-    demonstrations: DemonstrationSettings = DemonstrationSettings()
+    demonstrations: DemonstrationSettings | OffPolicySettings = DemonstrationSettings()
     run: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
@@ -124,8 +161,35 @@ class GRPOExperiment(RolloutExperiment):
                 f"resampling.kind 'growing' makes groups of unequal size, which advantage.kind "
                 f"{kind_of(type(self.advantage))!r} is not defined for; take 'group' or 'none'"
             )
+        if isinstance(self.advantage, Process):
+            self._check_process()
+        if isinstance(self.demonstrations, OffPolicySettings):
+            self._check_off_policy()
         if self.run.reference_every and not self.grpo.beta:
             raise UserError("run.reference_every is set, but with grpo.beta 0 there is no reference; set grpo.beta")
+
+    def _check_off_policy(self) -> None:
+        """Refuse what does not know of one more member of each group."""
+        if not self.advantage.grows or isinstance(self.resampling, Growing):
+            raise UserError(
+                f"demonstrations.kind 'luffy' compares G samples and a demonstration, which advantage.kind "
+                f"{kind_of(type(self.advantage))!r} with resampling.kind {kind_of(type(self.resampling))!r} is not "
+                "defined for; take advantage.kind 'group' or 'none', and resampling.kind 'fixed' or 'dynamic'"
+            )
+
+    def _check_process(self) -> None:
+        """Refuse what compares, or changes, rewards of whole completions, beside rewards of steps."""
+        kind = kind_of(type(self.resampling))
+        if not isinstance(self.resampling, Fixed):
+            raise UserError(
+                f"resampling.kind {kind!r} looks at rewards of whole completions, advantage.kind 'process' at those of "
+                "their steps; take resampling.kind 'fixed'"
+            )
+        if self.grpo.beta and self.grpo.kl_place == "reward":
+            raise UserError(
+                "grpo.kl_place 'reward' has no place beside advantage.kind 'process', whose rewards are those of "
+                "steps; take 'loss'"
+            )
 
     @property
     def keeps_reference(self) -> bool:

@@ -9,9 +9,11 @@ import optax
 from jax.sharding import Mesh
 
 from experiments import trained
+from experiments.grpo.advantages import Process
 from experiments.grpo.demonstrations import demonstrations
 from experiments.grpo.iterative import begin
-from experiments.grpo.settings import GRPOExperiment
+from experiments.grpo.settings import GRPOExperiment, OffPolicySettings
+from experiments.grpo.supervision import StepReward, step_reward
 from experiments.keys import keys
 from experiments.mesh import beside, check_rows, compiled, compiled_update, laid_out, make_mesh, rows_out
 from experiments.rollouts.prompts import build_task, encode
@@ -41,12 +43,14 @@ class GRPOSetup(RolloutSetup):
     settings: GRPOExperiment
     functions: Functions
     demonstrations: Mapping[str, list[int]]  # by the item's id; empty where there is no mix-in
+    steps: StepReward | None = None  # of process supervision
 
 
 def build(settings: GRPOExperiment) -> GRPOSetup:
     """All that a run needs; whatever can be wrong with the settings is found here, the cheap things first."""
     task = build_task(settings.task)
-    rewards = bind_rewards(settings, task)
+    rewards, kind = bind_rewards(settings, task), settings.advantage
+    steps = step_reward(kind, task) if isinstance(kind, Process) else None
     optimizer = make_optimizer(scheduled(settings, settings.run.steps * settings.run.updates))
     mesh = make_mesh(settings.mesh)
     check_rows(mesh, run_prompts=settings.run.prompts // settings.run.micro_batches)
@@ -68,6 +72,7 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
         sampling=build_sampling(settings, model, settings.run.group, mesh),
         functions=functions,
         demonstrations=demonstrations(settings, task, model, prompts),
+        steps=steps,
         initial=initial,
         mesh=mesh,
         state=begin(state) if settings.keeps_reference else state,
@@ -83,7 +88,8 @@ def build_functions(
 ) -> Functions:
     """Jit the pure functions with everything static bound."""
     run, scorer = settings.run, make_scorer(settings, model)
-    objective = grpo_objective(scorer, settings.grpo, micro_batches=run.micro_batches)
+    shaping = settings.demonstrations.gamma if isinstance(settings.demonstrations, OffPolicySettings) else None
+    objective = grpo_objective(scorer, settings.grpo, micro_batches=run.micro_batches, shaping=shaping)
     update = make_update(objective, optimizer, micro_batches=run.micro_batches)
     return Functions(
         compiled(lambda base, adapters, batch: scorer(adapters, base, batch, None)[0], mesh, rows_out(run.prompts)),

@@ -16,7 +16,7 @@ from experiments.grpo.advantages import Context, Mixed
 from experiments.grpo.demonstrations import with_demonstrations
 from experiments.grpo.drawn import Drawn, draw
 from experiments.grpo.iterative import IterativeState
-from experiments.grpo.settings import Fixed
+from experiments.grpo.settings import DemonstrationSettings, Fixed, OffPolicySettings
 from experiments.grpo.setup import GRPOSetup
 from experiments.keys import keys
 from experiments.mesh import batched, keyed
@@ -24,6 +24,7 @@ from experiments.rollouts.annotate import with_values
 from experiments.rollouts.sample import terminated
 from experiments.run import Run
 from lqlm.algorithms.grpo import GRPOBatch
+from lqlm.algorithms.off_policy import with_demonstration
 from lqlm.algorithms.policy import penalized_rewards
 from lqlm.algorithms.remedies import failing_groups
 from lqlm.algorithms.selection import without_truncated
@@ -76,12 +77,22 @@ def make_batch(run: GRPORun, adapters: PyTree, reference: PyTree | None, drawn: 
     advantages = compare(run, drawn, fixed)
     if settings.run.mask_truncated_completions:
         batch = dataclasses.replace(batch, completion_mask_BGC=_overlong_filtered(run, drawn, jnp.asarray(mask)))
-    more: dict[str, Any] = {"ref_logp_BGC": fixed.get("ref"), "advantages_BG": batched(mesh, advantages)}
+    more: dict[str, Any] = {"ref_logp_BGC": fixed.get("ref")}
     more["old_logp_BGC"] = fixed.get("old") if settings.run.updates > 1 else None
     if setup.demonstrations:
-        failing = failing_groups(rewards, right=settings.demonstrations.right)
-        more["demonstration_B"] = batched(mesh, settings.demonstrations.weight * failing)
+        advantages, shown = of_demonstrations(settings.demonstrations, advantages, rewards)
+        more["demonstration_B"] = batched(mesh, shown)
+    more["advantages_BG"] = batched(mesh, advantages)
     return dataclasses.replace(batch, **more)
+
+
+def of_demonstrations(
+    settings: DemonstrationSettings | OffPolicySettings, advantages: Array, rewards_BG: Array
+) -> tuple[Array, Array]:
+    """The advantages of the samples; of each group's demonstration its advantage, or the weight of its likelihood."""
+    if isinstance(settings, OffPolicySettings):
+        return advantages[:, :-1], advantages[:, -1]
+    return advantages, settings.weight * failing_groups(rewards_BG, right=settings.right)
 
 
 def fixed_scores(run: GRPORun, adapters: PyTree, reference: PyTree | None, batch: GRPOBatch) -> dict[str, Array]:
@@ -102,7 +113,10 @@ def fixed_scores(run: GRPORun, adapters: PyTree, reference: PyTree | None, batch
 
 
 def compare(run: GRPORun, drawn: Drawn, fixed: dict[str, Array]) -> Array:
-    """The advantages of the samples; an anchor that runs is moved on."""
+    """The advantages of the samples, and last in its group of a demonstration that is compared with them.
+
+    An anchor that runs is moved on.
+    """
     settings, kind = run.setup.settings, run.setup.settings.advantage
     if drawn.advantages_BG is not None:
         return jnp.asarray(drawn.advantages_BG)
@@ -111,6 +125,8 @@ def compare(run: GRPORun, drawn: Drawn, fixed: dict[str, Array]) -> Array:
     if settings.grpo.beta and settings.grpo.kl_place == "reward":
         arrays = samples["old"], samples["ref"], mask
         rewards = penalized_rewards(rewards, *arrays, settings.grpo.beta, settings.grpo.kl)
+    if isinstance(settings.demonstrations, OffPolicySettings):
+        rewards = with_demonstration(rewards, settings.demonstrations.reward)
     anchor = run.history.get("anchor", kind.anchor) if isinstance(kind, Mixed) else 0.0
     weights = {name: part.weight for name, part in settings.rewards.items()}
     context = Context(
@@ -122,6 +138,8 @@ def compare(run: GRPORun, drawn: Drawn, fixed: dict[str, Array]) -> Array:
         mask_BGC=mask,
         entropy_BGC=samples.get("entropy"),
         anchor=jnp.float32(anchor),
+        step_scores_BGC=None if drawn.steps is None else jnp.asarray(drawn.steps.scores_BGC),
+        step_ends_BGC=None if drawn.steps is None else jnp.asarray(drawn.steps.ends_BGC),
     )
     if isinstance(kind, Mixed):
         run.history["anchor"] = kind.next_anchor(anchor, rewards)

@@ -101,7 +101,8 @@ def _shrink(job: Job, batch: int) -> Job:
 
 
 def _shorten(job: Job, tokens: int) -> Job:
-    return dataclasses.replace(job, tokens=min(tokens, job.tokens))
+    tokens = min(tokens, job.tokens)
+    return dataclasses.replace(job, tokens=tokens, completion=min(job.completion, tokens // 2))
 
 
 def _rank(job: Job, rank: int) -> Job:

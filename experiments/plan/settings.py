@@ -17,14 +17,15 @@ class PlanSettings:
     """A training step, and the GPU that it shall fit.
 
     Attributes:
-        model: ``7B``, ``13B``, ``33B`` or ``65B`` (Llama shapes), a ``.gguf`` file, a ``config.json`` or the directory
-            of one, or a hub id; of its weights nothing is read.
+        model: ``7B``, ``13B``, ``33B`` or ``65B`` (Llama shapes), ``OPT-125M`` or ``OPT-1.3B``, a ``.gguf`` file, a
+            ``config.json`` or the directory of one, or a hub id; of its weights nothing is read.
         gpu_gib: memory of the GPU.
         reserve_gib: of that, for the driver, libraries and fragmentation.
-        step: ``sft`` or ``grpo``.
-        batch: rows of a step (SFT) or prompts (GRPO).
+        step: ``sft``, ``reward_model``, ``ppo`` or ``grpo``.
+        batch: rows of a step (SFT), pairs (reward model) or prompts (PPO, GRPO).
         length: tokens of a row; of a prompt and a completion together.
-        group: completions of a prompt (GRPO).
+        completion: of these; 0: half of them.
+        group: completions of a prompt (PPO, GRPO).
         micro_batches: parts of the batch whose gradients are accumulated.
         remat: what is computed again in the backward pass (``lqlm.models.remat``): ``none``, ``full``, ``dots``,
             ``projections`` or ``offload``.
@@ -41,9 +42,10 @@ class PlanSettings:
     model: str = "65B"
     gpu_gib: float = 48.0
     reserve_gib: float = 1.0
-    step: Literal["sft", "grpo"] = "sft"
+    step: Literal["sft", "reward_model", "ppo", "grpo"] = "sft"
     batch: int = 1
     length: int = 512
+    completion: int = 0
     group: int = 4
     micro_batches: int = 1
     remat: Remat = "full"
@@ -63,6 +65,8 @@ class PlanSettings:
                 raise UserError(f"{name} is {getattr(self, name)}; give 1 or more")
         if self.length < 2:
             raise UserError(f"length is {self.length}; give 2 or more")
+        if not 0 <= self.completion < self.length:
+            raise UserError(f"completion is {self.completion}; give fewer tokens than length, {self.length}, has")
         if self.reserve_gib < 0 or self.gpu_gib <= self.reserve_gib:
             raise UserError(f"gpu_gib is {self.gpu_gib}, reserve_gib {self.reserve_gib}; the GPU must have more")
         if self.batch % self.micro_batches:
@@ -81,6 +85,7 @@ def job_of(settings: PlanSettings) -> Job:
         optim=dataclasses.replace(settings.optim, total_steps=settings.optim.total_steps or 1000),
         batch=settings.batch,
         tokens=settings.length,
+        completion=settings.completion,
         group=settings.group,
         micro_batches=settings.micro_batches,
         remat=settings.remat,

@@ -14,7 +14,7 @@ from lqlm.io.gguf import read_gguf
 from lqlm.io.load import DEFAULT_MODEL, default_model_path
 from lqlm.io.safetensors import read_json
 from lqlm.models.config import ModelConfig, config_from_hf
-from lqlm.models.convert import layer_tensors
+from lqlm.models.convert import layer_tensors, outer_tensors
 from lqlm.quant.qtensor import QuantConfig, quantize
 from lqlm.types import PyTree
 
@@ -43,11 +43,19 @@ def llama(layers: int, width: int, ffn: int, heads: int, vocab_size: int = 32000
     )
 
 
+def opt(layers: int, width: int, heads: int) -> ModelConfig:
+    """An OPT (arXiv:2205.01068, table 1), the feed-forward layer four times as wide as the residual stream."""
+    changes = {"family": "opt", "norm_eps": 1e-5, "tied": True, "qkv_bias": True, "max_positions": 2048}
+    return dataclasses.replace(llama(layers, width, 4 * width, heads, 50272), **changes)  # type: ignore[arg-type]
+
+
 SHAPES = {
     "7B": llama(32, 4096, 11008, 32),
     "13B": llama(40, 5120, 13824, 40),
     "33B": llama(60, 6656, 17920, 52),
     "65B": llama(80, 8192, 22016, 64),
+    "OPT-125M": opt(12, 768, 12),
+    "OPT-1.3B": opt(24, 2048, 32),
 }
 
 
@@ -55,8 +63,9 @@ def read_shape(model: str) -> ModelConfig:
     """The shape of a model; of its weights nothing is read.
 
     Args:
-        model: ``7B``, ``13B``, ``33B`` or ``65B`` (Llama), ``smollm2-135m-instruct``, a ``.gguf`` file (its header is
-            read), a ``config.json`` or the directory of one, or a hub id (``config.json`` alone is fetched).
+        model: ``7B``, ``13B``, ``33B`` or ``65B`` (Llama), ``OPT-125M``, ``OPT-1.3B``, ``smollm2-135m-instruct``, a
+            ``.gguf`` file (its header is read), a ``config.json`` or the directory of one, or a hub id (``config.json``
+            alone is fetched).
 
     Raises:
         UserError: for anything else, or a model that lqlm does not compute.
@@ -100,9 +109,8 @@ def abstract_base(cfg: ModelConfig, quant: QuantConfig | None, dtype: str = "bfl
             return quantize(w, quant) if quant is not None and name in LINEARS else w
 
         layers = {name: tensor(name, shape) for name, (_, shape) in layer_tensors(cfg).items()}
-        embed = jnp.zeros((cfg.vocab_size, cfg.width), dtype)
-        base = {"embed": embed, "norm": embed[0], "layers": layers}
-        return base if cfg.tied else {**base, "head": embed.T}
+        outer = {name: jnp.zeros(shape, dtype) for name, (_, shape) in outer_tensors(cfg).items()}
+        return {name: x.T if name == "head" else x for name, x in outer.items()} | {"layers": layers}
 
     return jax.eval_shape(build)
 

@@ -10,12 +10,17 @@ import jax.numpy as jnp
 
 from experiments.plan.shapes import abstract_adapters, abstract_base
 from lqlm.adapters.configs import AdapterConfig, LoraConfig
+from lqlm.algorithms.actor_critic import Experience, Outputs, PPOBatch
 from lqlm.algorithms.grpo import GRPOBatch, GRPOConfig, grpo_objective
+from lqlm.algorithms.pairs import PairBatch
+from lqlm.algorithms.ppo import PPOConfig, ppo_objective
+from lqlm.algorithms.reward_model import RewardModelConfig, reward_model_objective
 from lqlm.algorithms.sft import SFTBatch, sft_objective
 from lqlm.algorithms.step import Objective, TrainState, make_update
 from lqlm.generation.decode import generate
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.models.config import ModelConfig
+from lqlm.models.heads import completion_scores, completion_values
 from lqlm.models.remat import Remat
 from lqlm.models.score import completion_logprobs
 from lqlm.models.targets import target_scores
@@ -35,9 +40,10 @@ class Job:
         dtype: of the rest of it, and of the activations.
         adapter: what is trained.
         optim: how.
-        batch: rows (SFT) or prompts (GRPO).
-        tokens: of a row; the prompt takes half of it where there is one.
-        group: completions of a prompt (GRPO).
+        batch: rows (SFT), pairs (reward model) or prompts (PPO, GRPO).
+        tokens: of a row.
+        completion: of these, where there is a prompt; 0: half of them.
+        group: completions of a prompt (PPO, GRPO).
         micro_batches: parts of the batch whose gradients are accumulated.
         remat: what is computed again in the backward pass.
         chunk: tokens whose logits are held at once.
@@ -50,6 +56,7 @@ class Job:
     optim: OptimConfig = OptimConfig(learning_rate=2e-4)
     batch: int = 1
     tokens: int = 512
+    completion: int = 0
     group: int = 1
     micro_batches: int = 1
     remat: Remat = "full"
@@ -98,7 +105,7 @@ def sft(job: Job) -> Program:
 
 
 def grpo(job: Job) -> Program:
-    """One update of GRPO, ``(state, base, batch, key or None)``; half of the tokens are the prompt's."""
+    """One update of GRPO, ``(state, base, batch, key or None)``."""
 
     def score(adapters: PyTree, base: PyTree, batch: GRPOBatch, key: Any) -> Any:
         arrays = batch.prompts_BP, batch.prompt_mask_BP, batch.completions_BGC, batch.completion_mask_BGC
@@ -106,7 +113,7 @@ def grpo(job: Job) -> Program:
             base, adapters, *arrays, job.cfg, chunk=job.chunk, with_entropy=True, dropout_key=key, remat=job.remat
         )
 
-    prompt, rows = (job.batch, job.tokens // 2), (job.batch, job.group, job.tokens - job.tokens // 2)
+    prompt, rows = _rows(job, job.group)
     batch = GRPOBatch(
         integers(*prompt),
         booleans(*prompt),
@@ -119,8 +126,52 @@ def grpo(job: Job) -> Program:
     return _program(job, grpo_objective(score, GRPOConfig()), batch)
 
 
-def _program(job: Job, objective: Objective, batch: PyTree) -> Program:
+def _rows(job: Job, group: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Shapes of prompts and of completions."""
+    completion = job.completion or job.tokens - job.tokens // 2
+    return (job.batch, job.tokens - completion), (job.batch, group, completion)
+
+
+def reward_model(job: Job) -> Program:
+    """One update of a reward model on pairs, ``(state, base, batch, key or None)``; its head is trained with it."""
+
+    def score(trained: PyTree, base: PyTree, batch: PairBatch, key: Any) -> Any:
+        arrays = batch.prompts_BP, batch.prompt_mask_BP, batch.completions_BGC, batch.completion_mask_BGC
+        return completion_scores(base, trained, *arrays, job.cfg, dropout_key=key, remat=job.remat)
+
+    prompt, rows = _rows(job, 2)
+    batch = PairBatch(integers(*prompt), booleans(*prompt), integers(*rows), booleans(*rows), floats(job.batch))
+    return _program(job, reward_model_objective(score, RewardModelConfig()), batch, lambda x: _with_head(x, job))
+
+
+def ppo(job: Job) -> Program:
+    """One update of PPO, ``(state, base, batch, key or None)``: a policy, and a value function with its own adapter."""
+
+    def score(trained: PyTree, base: PyTree, batch: PPOBatch, key: Any) -> Outputs:
+        arrays = batch.prompts_BP, batch.prompt_mask_BP, batch.completions_BGC, batch.experience.mask
+        more: dict[str, Any] = {"dropout_key": key, "remat": job.remat}
+        logp, entropy = completion_logprobs(
+            base, trained["policy"], *arrays, job.cfg, chunk=job.chunk, with_entropy=True, **more
+        )
+        assert entropy is not None
+        return Outputs(logp, entropy, completion_values(base, trained["value"], *arrays, job.cfg, **more))
+
+    prompt, rows = _rows(job, job.group)
+    experience = Experience(booleans(*rows), booleans(*rows), *(floats(*rows) for _ in range(4)))
+    batch = PPOBatch(integers(*prompt), booleans(*prompt), integers(*rows), experience)
+    both = lambda adapters: {"policy": adapters, "value": _with_head(adapters, job)}  # noqa: E731
+    return _program(job, ppo_objective(score, PPOConfig()), batch, both)
+
+
+def _with_head(adapters: PyTree, job: Job) -> PyTree:
+    return {**adapters, "score": {"kernel": floats(job.cfg.width), "bias": floats()}}
+
+
+def _program(
+    job: Job, objective: Objective, batch: PyTree, trained: Callable[[PyTree], PyTree] = lambda adapters: adapters
+) -> Program:
     base, adapters = abstract_adapters(abstract_base(job.cfg, job.quant, job.dtype), job.adapter)
+    adapters = trained(adapters)
     optimizer = make_optimizer(job.optim)
     moments = abstract_state(optimizer, adapters, jax.devices()[0])
     state = TrainState(adapters, moments, integers(), integers(), integers())
@@ -129,7 +180,7 @@ def _program(job: Job, objective: Objective, batch: PyTree) -> Program:
     return Program(jax.jit(update, donate_argnums=0), (state, base, batch, key), base, adapters, moments)
 
 
-STEPS = {"sft": sft, "grpo": grpo}
+STEPS = {"sft": sft, "reward_model": reward_model, "ppo": ppo, "grpo": grpo}
 
 
 def decode(job: Job, new_tokens: int) -> Program:

@@ -18,7 +18,11 @@ COMMANDS = {
     "select": "experiments.poker.select",  # hands -> hands of a split, with cards, win rates and tiers
     "prompts": "experiments.poker.prompts",  # selected hands -> prompts with answers
     "evaluate": "experiments.poker.evaluate",  # agents -> matches, exploitability, agreement with 95% intervals
+    "features": "experiments.poker.features",  # what each feature adds to a small model and to trees
     "pipeline": "experiments.poker.pipeline",  # all of it from one config file
+    "play": "experiments.poker.play",  # a table for a person, in the terminal or the browser
+    "review": "experiments.poker.review",  # hand histories -> a graded report of a player's decisions
+    "train-small": "experiments.poker.small_games",  # self-play in Kuhn and Leduc, exact exploitability over training
 }
 """Name -> module with ``main(argv)``; its docstring's first line is the help."""
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130

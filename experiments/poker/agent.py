@@ -5,7 +5,7 @@ import functools
 import pathlib
 import typing
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,8 +26,10 @@ from lqlm.poker.answers import act_of, read_answer, write_answer
 from lqlm.poker.arena.features import CLASSES, Known, size_in_pots
 from lqlm.poker.arena.language import LanguageAgent, TextAgent, action_probabilities
 from lqlm.poker.policy import Question, Score, Shapes, answer_logprobs, legal_answers, score_questions
+from lqlm.poker.profiles import Profile, Profiles
 from lqlm.poker.replay import Decision, replay
-from lqlm.poker.state import CHOICES, State, ViewConfig, state_of
+from lqlm.poker.state import CHOICES, State, ViewConfig, names_of, state_of
+from lqlm.poker.told import check_names
 from lqlm.tasks.instructions import Tokenizer, tokenize
 from lqlm.tasks.records import InstructionConfig
 from lqlm.types import PyTree
@@ -40,21 +42,27 @@ class AskSettings:
     """How a decision is put into words.
 
     Attributes:
-        template: ``compact``, or the ``paper``'s.
+        template: ``terse``, ``compact``, or the ``paper``'s.
         chat: as a conversation in the model's chat template; else as plain text.
         round_up: amounts in whole big blinds, as in the paper.
         choices: bets to choose from, in big blinds.
+        features: what is told besides, of :data:`lqlm.poker.told.NAMES`: equity, pot-odds, draws, class, spot, habits.
     """
 
-    template: typing.Literal["compact", "paper"] = "compact"
+    template: typing.Literal["compact", "paper", "terse"] = "compact"
     chat: bool = False
     round_up: bool = True
     choices: tuple[int, ...] = CHOICES
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse features that are not known."""
+        check_names(self.features)
 
     @property
     def view(self) -> ViewConfig:
-        """How amounts are shown."""
-        return ViewConfig(self.round_up, self.choices)
+        """What is shown, and how."""
+        return ViewConfig(self.round_up, self.choices, self.features)
 
     def prompt(self, state: State) -> str:
         """The prompt of a state."""
@@ -108,6 +116,8 @@ class Scorer:
         pad_id: what they are filled with.
         limit: tokens that the model can hold.
         name: of model and settings; it stands for them where a match is kept in a file.
+        tails: tokens of the answers that were asked for so far: to tokenize a prompt anew for each of its answers took
+            most of the time of a match.
     """
 
     tokenizer: Tokenizer
@@ -117,6 +127,7 @@ class Scorer:
     pad_id: int
     limit: int
     name: str
+    tails: dict[str, list[int]] = dataclasses.field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return f"Scorer({self.name})"
@@ -132,11 +143,17 @@ class Scorer:
         Raises:
             UserError: when the model cannot hold so many.
         """
-        said = [ANSWERS[self.ask.template](read_answer(answer)) for answer in answers]
-        pairs = [_tokens(self.ask.record(prompt, text), self.tokenizer) for text in said]
-        longest = max(len(answer) for _, answer in pairs)
-        check_context(len(pairs[0][0]), longest, self.limit, "a prompt of the table")
-        return Question(pairs[0][0], [answer for _, answer in pairs])
+        first, *others = [ANSWERS[self.ask.template](read_answer(answer)) for answer in answers]
+        tokens, answer = _tokens(self.ask.record(prompt, first), self.tokenizer)
+        tails = [answer, *(self.tail(prompt, text) for text in others)]
+        check_context(len(tokens), max(map(len, tails)), self.limit, "a prompt of the table")
+        return Question(tokens, tails)
+
+    def tail(self, prompt: str, text: str) -> list[int]:
+        """The tokens of an answer; they are the same after every prompt, since what stands between is the same."""
+        if text not in self.tails:
+            self.tails[text] = _tokens(self.ask.record(prompt, text), self.tokenizer)[1]
+        return self.tails[text]
 
 
 def _tokens(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
@@ -162,11 +179,17 @@ class Player:
     policy: tuple[PyTree, PyTree | None]
     scorer: Scorer
 
-    def agent(self) -> LanguageAgent:
-        """For the table: it draws from the probabilities of the legal answers, so that nothing illegal can come out."""
+    def agent(self, profiles: Mapping[str, Profile] | None = None) -> LanguageAgent:
+        """For the table: it draws from the probabilities of the legal answers, so that nothing illegal can come out.
+
+        Args:
+            profiles: of players by name, from the hands so far, where habits are told; whoever plays the hands adds
+                to them.  None: habits are not told.
+        """
         one = dataclasses.replace(self.scorer, shapes=dataclasses.replace(self.settings.shapes, rows=1))
         ask = self.settings.ask
-        return LanguageAgent(one, view=ask.view, write=ask.prompt, temperature=self.settings.temperature)
+        told = profiles if "habits" in ask.features else None
+        return LanguageAgent(one, view=ask.view, write=ask.prompt, temperature=self.settings.temperature, profiles=told)
 
     def text_agent(self, sampling: SamplingConfig, seed: int = 0) -> TextAgent:
         """For the table: it writes its answer, greedily or sampled; what is illegal the table maps and counts."""
@@ -198,12 +221,61 @@ class Player:
         table = np.array(rows, np.float64).reshape(-1, len(CLASSES) + 1)
         return table[:, :-1], table[:, -1]
 
+    def words(self, hands: Iterable[Known], rows: int = 64) -> np.ndarray:
+        """Probabilities of the five words alone, from the tokens of the words without any size: much faster.
+
+        ``p(word) = p(its tokens | prompt) / sum over the legal words``: answers begin with their word, so this differs
+        from :meth:`predictions` only by what the model gives to sizes that are not among the choices.
+
+        Args:
+            hands: as for :meth:`predictions`, and in the same order.
+            rows: prompts that are scored at once.
+
+        Returns:
+            float64 ``[rows, 5]``.
+        """
+        states = [state for _, state, _ in _decisions(hands, self.settings.ask)]
+        named = [(*state.legal, *(["all-in"] if state.all_in else [])) for state in states]
+        asked = [self._words_of(state, words) for state, words in zip(states, named)]
+        shapes = Shapes(rows=rows, prompt=16, answers=4, tokens=max(len(a) for q in asked for a in q.answers))
+        scores = score_questions(self.scorer.score, asked, shapes, self.scorer.pad_id)
+        table = np.zeros((len(states), len(CLASSES)))
+        for row, state, words, logprobs in zip(table, states, named, scores):
+            for word, chance in zip(words, action_probabilities(logprobs, self.settings.temperature)):
+                row[CLASSES.index(state.legal[-1] if word == "all-in" else word)] += chance
+        return table
+
+    def _words_of(self, state: State, words: Sequence[str]) -> Question:
+        """The words as answers: the tokens that they begin with, whatever follows."""
+        prompt = self.settings.ask.prompt(state)
+        tokens, _ = _tokens(self.settings.ask.record(prompt, words[0]), self.scorer.tokenizer)
+        template = self.settings.ask.template
+        return Question(tokens, [self._beginning(prompt, _begins(template, word)) for word in words])
+
+    def _beginning(self, prompt: str, text: str) -> list[int]:
+        """The tokens that a text begins with whether it ends there or goes on."""
+        ended, longer = (self.scorer.tail(prompt, more) for more in (text, f"{text} 1"))
+        return [token for token, other in zip(ended, longer) if token == other]
+
+
+def _begins(template: str, word: str) -> str:
+    """How an answer of a template begins."""
+    if template != "paper":
+        return word
+    return "You should go all-in" if word == "all-in" else f"You should {word}"
+
 
 def _decisions(hands: Iterable[Known], ask: AskSettings) -> Iterator[tuple[Decision, State, int]]:
+    profiles = Profiles()
     for _, hand, known in hands:
-        for decision in replay(hand).decisions:
+        played = replay(hand)
+        habits = names_of(hand, profiles.of) if "habits" in ask.features else None
+        for decision in played.decisions:
             if decision.seat in known:
-                yield decision, state_of(hand, decision, known[decision.seat], ask.view), hand.money.decimals
+                state = state_of(hand, decision, known[decision.seat], ask.view, profiles=habits)
+                yield decision, state, hand.money.decimals
+        if habits is not None:
+            profiles.add(hand, played)
 
 
 def _prediction(

@@ -1,7 +1,8 @@
 """How well agents play: matches, exploitability and agreement, as a table, JSON and plots with 95% intervals.
 
-Written into --out: evaluate.json, table.txt, matches.png, small_games.png, agreement.png, and under matches/ a file
-for each line, which is not played again. Agreement needs --selected, a folder of ``select``.
+Written into --out: evaluate.json, table.txt, matches.png, small_games.png, agreement.png, and under matches/ (and
+matches_omaha/) a file for each line, which is not played again. Agreement needs --selected, a folder of ``select``.
+Models play under names of their own: --models late=runs/poker_small,stage=ppo early=runs/poker_small,stage=sft
 """
 
 import argparse
@@ -17,12 +18,14 @@ from lqlm.errors import UserError
 from lqlm.io.disk import write_atomic
 from lqlm.poker.arena.bots import BOTS, LEAKS
 from lqlm.poker.arena.features import DecisionTable
+from lqlm.poker.arena.language import LanguageAgent, Score, small_game_policy
 from lqlm.poker.arena.observation import Agent
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.small_games import GAMES, Policy, always_call, cfr_plus, uniform
 from lqlm.poker.record import Game
 
 AGENTS: dict[str, Agent] = {**BOTS, **{name.replace(" ", "-"): bot for name, bot in LEAKS.items()}}
+GAMES_OF = {"holdem": Game.HOLDEM, "omaha": Game.OMAHA}
 CHECKPOINTS = (10, 100)
 """Iterations of CFR+ that are shown beside the reference."""
 
@@ -32,16 +35,23 @@ def main(argv: Sequence[str]) -> None:
     options = _options(argv)
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    unknown = sorted({*options.heroes, *options.opponents} - set(AGENTS))
+    players = _players(options)
+    heroes = options.heroes or [*players] or ["tight", "loose", "call", "random"]
+    agents = AGENTS | {name: agent for name, (agent, _) in players.items()}
+    unknown = sorted({*heroes, *options.opponents} - set(agents))
     if unknown:
-        raise UserError(f"--heroes/--opponents: no bot {unknown[0]!r}; it is one of {', '.join(AGENTS)}")
-    rules = Rules(game=Game.OMAHA if options.omaha else Game.HOLDEM)
-    lines = measure.lines_of(options.heroes, options.opponents, options.seats)
-    found: dict[str, list[Row]] = {"matches": []}
-    for row in measure.matches(lines, AGENTS, rules, options.hands, options.seed, folder / "matches"):
-        found["matches"].append(row)
-        print(match_line(row), flush=True)
-    found["small games"] = small_games(options.iterations)
+        raise UserError(f"--heroes/--opponents: no bot or model {unknown[0]!r}; it is one of {', '.join(agents)}")
+    lines = measure.lines_of(heroes, options.opponents, options.seats)
+    found: dict[str, list[Row]] = {"matches": [], "differences": []}
+    for game in options.games:
+        kept = folder / ("matches" if game == "holdem" else f"matches_{game}")
+        for row in measure.matches(lines, agents, Rules(game=GAMES_OF[game]), options.hands, options.seed, kept):
+            found["matches"].append(row)
+            print(match_line(row), flush=True)
+        for row in measure.differences(lines, options.than or heroes[0], kept):
+            found["differences"].append({"game": GAMES_OF[game].value, **row})
+    found["widths"] = measure.widths(found["matches"])
+    found["small games"] = small_games(options.iterations, _small_policies(players) if options.iterations else None)
     if options.selected:
         found["agreement"] = agreement(
             pathlib.Path(options.selected), folder, options.samples, options.seed, options.rounds
@@ -52,19 +62,54 @@ def main(argv: Sequence[str]) -> None:
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.poker evaluate", description=__doc__)
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--heroes", nargs="*", default=["tight", "loose", "call", "random"], help="who is measured")
     parser.add_argument(
-        "--opponents", nargs="*", default=list(BOTS), help=f"against whom, each alone: {', '.join(AGENTS)}"
+        "--models",
+        nargs="*",
+        default=[],
+        metavar="MODEL",
+        help="NAME=PATH[,stage=sft][,config=FILE][,adapter=DIR][,template=compact][,chat=no]: a model's directory, or "
+        "a pipeline's folder; they also play in Kuhn and Leduc",
+    )
+    parser.add_argument("--rows", type=int, default=32, help="decisions that a model is asked at once")
+    parser.add_argument("--heroes", nargs="*", default=[], help="who is measured: the models, or four bots")
+    parser.add_argument("--than", default="", help="the hero whom the others are compared with: the first one")
+    parser.add_argument(
+        "--opponents", nargs="*", default=list(BOTS), help=f"against whom, each alone: {', '.join(AGENTS)}, or a model"
     )
     parser.add_argument("--seats", nargs="+", type=int, choices=range(2, 11), default=[2], metavar="2..10")
     parser.add_argument("--hands", type=int, default=10_000, help="at least so many hands a line")
-    parser.add_argument("--omaha", action="store_true", help="pot-limit Omaha in place of no-limit hold'em")
+    parser.add_argument(
+        "--games", nargs="+", choices=GAMES_OF, default=["holdem"], help="no-limit hold'em, pot-limit Omaha"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the cards and of all draws")
     parser.add_argument("--iterations", type=int, default=1000, help="of CFR+ in the small games; 0 leaves these out")
     parser.add_argument("--selected", help="folder that select wrote: agreement with its test.jsonl")
     parser.add_argument("--samples", type=int, default=200, help="random deals for the equity of a decision")
     parser.add_argument("--rounds", type=int, default=100, help="of boosting, for the trees")
     return parser.parse_args(argv)
+
+
+def _players(options: argparse.Namespace) -> dict[str, tuple[LanguageAgent, Score]]:
+    """Name -> the model as an agent for many tables, and its scores of plain words."""
+    if not options.models:
+        return {}
+    from experiments.poker import models  # which imports this module, for the bots' names
+
+    opened: dict[str, tuple[LanguageAgent, Score]] = {}
+    for choice in map(models.choice_of, options.models):
+        if choice.name in AGENTS or choice.name in opened:
+            raise UserError(f"--models: the name {choice.name!r} is taken; give another")
+        player = models.open_model(choice, options.rows)
+        opened[choice.name] = models.agent_of(player), models.words_of(player.scorer)
+    return opened
+
+
+def _small_policies(players: Mapping[str, tuple[LanguageAgent, Score]]) -> dict[str, dict[str, Policy]]:
+    """The models in the small games: at every decision the probabilities that they give the legal words."""
+    return {
+        game: {name: small_game_policy(game, score, agent.temperature) for name, (agent, score) in players.items()}
+        for game in GAMES
+    }
 
 
 def small_games(iterations: int, more: Mapping[str, Mapping[str, Policy]] | None = None) -> list[Row]:
@@ -117,6 +162,8 @@ def _section(item: tuple[str, list[Row]]) -> str:
         return ""
     head, line = {
         "matches": (MATCH_HEAD, match_line),
+        "differences": (DIFFERENCE_HEAD, difference_line),
+        "widths": (WIDTHS_HEAD, widths_line),
         "small games": (
             f"{'game':6} {'policy':14} {'exploitability':>15} {'against cfr+':>13}  antes per hand",
             game_line,
@@ -128,17 +175,55 @@ def _section(item: tuple[str, list[Row]]) -> str:
 
 MATCH_HEAD = (
     f"{'mbb per hand, 95%':32} {'hands':>6} {'as if independent':>20} {'duplicate':>18} {'+ all-in':>18} "
-    f"{'+ control variate':>18} {'illegal':>7} {'hands/s':>7} {'ms/decision':>11}"
+    f"{'+ control variate':>18} {'illegal':>7} {'hands/s':>7} {'ms/decision':>11} {'tokens':>6}"
 )
 
 
 def match_line(row: Row) -> str:
     """A line against one opponent, raw beside adjusted."""
-    who = f"{row['hero']} - {row['seats'] - 1} x {row['against']}"
+    who = named(row)
     shown = [f"{mean:+9.0f} +- {half:5.0f}" for mean, half in row["mbb"].values()]
     cells = f"{shown[0]:>20} {shown[1]:>18} {shown[2]:>18} {shown[3]:>18}"
-    thought = 1000 * row["seconds per decision"]
-    return f"{who:32} {row['hands']:6} {cells} {row['illegal']:7} {row['hands per second']:7.0f} {thought:11.2f}"
+    cost = f"{row['hands per second']:7.0f} {1000 * row['seconds per decision']:11.2f} {_tokens(row):>6}"
+    return f"{who:32} {row['hands']:6} {cells} {row['illegal']:7} {cost}"
+
+
+def named(row: Row) -> str:
+    """Who plays whom: "a - 5 x b", and the game if it is not hold'em."""
+    game = "" if row.get("game", Game.HOLDEM.value) == Game.HOLDEM.value else " (Omaha)"
+    return f"{row['hero']} - {row['seats'] - 1} x {row['against']}{game}"
+
+
+def _tokens(row: Row) -> str:
+    return f"{row['tokens per prompt']:.0f}" if "tokens per prompt" in row else "-"
+
+
+DIFFERENCE_HEAD = (
+    f"{'more mbb per hand, 95%':32} {'than':>12} {'hands':>6} {'as if independent':>20} {'duplicate':>18} "
+    f"{'+ all-in':>18} {'+ control variate':>18} {'of two lines':>12}"
+)
+
+
+def difference_line(row: Row) -> str:
+    """What a hero wins more than another; the last column is the half width without the same cards."""
+    cells = [f"{mean:+9.0f} +- {half:5.0f}" for mean, half in row["mbb"].values()]
+    return (
+        f"{named(row):32} {row['than']:>12} {row['hands']:6} {cells[0]:>20} {cells[1]:>18} {cells[2]:>18} "
+        f"{cells[3]:>18} {row['unpaired']:12.0f}"
+    )
+
+
+WIDTHS_HEAD = (
+    f"{'width of intervals':20} {'lines':>5} {'hands':>6} {'duplicate':>9} {'+ all-in':>9} {'+ control variate':>18}"
+)
+
+
+def widths_line(row: Row) -> str:
+    """The median over the lines with so many seats, as if independent = 1."""
+    return (
+        f"{row['seats']:2} seats{'':12} {row['lines']:5} {row['hands']:6.2f} {row['duplicate']:9.2f} "
+        f"{row['all-in']:9.2f} {row['controlled']:18.2f}"
+    )
 
 
 def game_line(row: Row) -> str:

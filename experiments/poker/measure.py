@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from experiments.poker.files import fingerprint, read_rows
-from lqlm.io.disk import write_atomic
+from lqlm.io.disk import write_atomic, write_streamed
 from lqlm.poker import cards
 from lqlm.poker.arena import agreement as agree
 from lqlm.poker.arena.features import GROUPS, DecisionTable, Known, decision_table
-from lqlm.poker.arena.match import Match, mbb, play_match
+from lqlm.poker.arena.lockstep import play_lockstep
+from lqlm.poker.arena.match import ESTIMATORS, Match, difference, mbb
 from lqlm.poker.arena.observation import Agent
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.showdowns import equity_against_one
@@ -22,6 +24,7 @@ from lqlm.poker.arena.small_games import Policy, expected_value, exploitability
 from lqlm.poker.codec import from_json
 
 Row = dict[str, Any]
+DEALS, ARRAYS = ".npz", ("chips", "all_in", "terms")
 FEATURES = (("public",), ("public", "cards"), tuple(GROUPS))
 
 
@@ -32,6 +35,10 @@ class Line:
     hero: str
     against: str
     seats: int
+
+    def path(self, folder: pathlib.Path) -> pathlib.Path:
+        """The file of its row; what each deal was worth lies beside it."""
+        return folder / f"{self.hero}_{self.against}_{self.seats}.json".replace(" ", "-")
 
 
 def once(path: pathlib.Path, settings: Any, measure: Callable[[], Row]) -> Row:
@@ -68,14 +75,65 @@ def matches(
     for line in lines:
         hero, other = agents[line.hero], agents[line.against]
         settings = [dataclasses.asdict(line), repr(hero), repr(other), repr(rules), hands, seed]
-        field, deals = [other] * (line.seats - 1), -(-hands // line.seats)
-        play = functools.partial(_played, line, rules, hero, field, deals, seed)
-        path = folder / f"{line.hero}_{line.against}_{line.seats}.json".replace(" ", "-")
+        field, deals, path = [other] * (line.seats - 1), -(-hands // line.seats), line.path(folder)
+        play = functools.partial(_played, line, rules, hero, field, deals, seed, path)
+        if not path.with_suffix(DEALS).exists():
+            path.unlink(missing_ok=True)
         yield once(path, settings, play)
 
 
-def _played(line: Line, rules: Rules, hero: Agent, field: Sequence[Agent], deals: int, seed: int) -> Row:
-    return {**dataclasses.asdict(line), **match_row(play_match(rules, hero, field, deals, seed))}
+def _played(
+    line: Line, rules: Rules, hero: Agent, field: Sequence[Agent], deals: int, seed: int, path: pathlib.Path
+) -> Row:
+    before = _asked(hero)
+    match = play_lockstep(rules, hero, field, deals, seed)
+    row = {"game": rules.game.value, **dataclasses.asdict(line), **match_row(match)}
+    write_streamed(path.with_suffix(DEALS), lambda beside: _save(beside, match))
+    prompts, tokens = _asked(hero) - before
+    return {**row, "tokens per prompt": tokens / prompts} if prompts else row
+
+
+def _save(path: pathlib.Path, match: Match) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **{name: getattr(match, name) for name in ARRAYS}, big_blind=match.big_blind)
+
+
+def _asked(agent: Agent) -> np.ndarray:
+    """Prompts and tokens that a model was asked so far; zeros for what is none."""
+    score = getattr(agent, "score", None)
+    return np.array([getattr(score, "prompts", 0), getattr(score, "tokens", 0)])
+
+
+def differences(lines: Iterable[Line], than: str, folder: pathlib.Path) -> Iterator[Row]:
+    """By how much each hero wins more than one of them against the same opponents, with the same cards.
+
+    Args:
+        lines: all were played into the folder.
+        than: the hero whom the others are compared with.
+        folder: of :func:`matches`.
+    """
+    for line in lines:
+        other = dataclasses.replace(line, hero=than)
+        if line.hero != than and other.path(folder).exists():
+            one, base = (_read(each.path(folder).with_suffix(DEALS)) for each in (line, other))
+            found = {name: [estimate.mean, estimate.half] for name, estimate in difference(one, base).items()}
+            apart = math.hypot(*(mbb(match)["controlled"].half for match in (one, base)))
+            yield {**dataclasses.asdict(line), "than": than, "hands": one.hands, "mbb": found, "unpaired": apart}
+
+
+def _read(path: pathlib.Path) -> Match:
+    with np.load(path, allow_pickle=False) as kept:
+        return Match(int(kept["big_blind"]), kept["chips"], kept["all_in"], kept["terms"], 0, 0, 0.0, 0.0)
+
+
+def widths(rows: Sequence[Row]) -> list[Row]:
+    """How wide intervals are beside those of as many hands without duplicates, the median over lines by seats."""
+    found = []
+    for seats in sorted({row["seats"] for row in rows}):
+        halves = [[half for _, half in row["mbb"].values()] for row in rows if row["seats"] == seats]
+        ratios = np.median([np.array(each) / each[0] for each in halves if each[0] > 0] or [[np.nan] * 4], axis=0)
+        found.append({"seats": seats, "lines": len(halves), **dict(zip(ESTIMATORS, map(float, ratios)))})
+    return found
 
 
 def match_row(match: Match) -> Row:

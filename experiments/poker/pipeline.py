@@ -5,48 +5,50 @@ usage: python -m experiments.poker pipeline [--config FILE] [--config.SECTION.KE
   python -m experiments.poker pipeline --config configs/poker_small.py
   python -m experiments.poker pipeline --config configs/poker_small.py --config.logs.source="('mine/*.txt',)"
 
-Written into --config.workdir, a folder for each stage:
-  logs/       own hands as PokerStars text, where logs.source is empty
-  hands/      typed hands, and those skipped with file, line and reason (``parse``)
-  selected/   train, valid and test sessions, win rates and tiers of players (``select``)
-  prompts/    a prompt and an answer for every decision (``prompts``)
-  records/    the same as experiments.sft reads them
-  sft/        the trained model or adapter, its curves and its report (``experiments.sft``)
-  evaluate/   agreement with held-out decisions and matches, with 95% intervals: evaluate.json, table.txt, plots
+Written into --config.workdir, a folder for each stage of --config.stages:
+  logs/          own hands as PokerStars text, where logs.source is empty
+  hands/         typed hands, and those skipped with file, line and reason (``parse``)
+  selected/      train, valid and test sessions, win rates and tiers of players (``select``)
+  prompts/       a prompt and an answer for every decision (``prompts``)
+  records/       those of the players that are learned from, as experiments.sft reads them
+  sft/           the trained model or adapter, its curves and its report (``experiments.sft``)
+  pairs/         two answers to each prompt, the better one named: by random answers, win rates or chips
+  reward_model/  adapters and a scalar head over what SFT left (``experiments.reward_model``)
+  ppo/           the policy after PPO, rewarded by the reward model (``experiments.ppo``)
+  grpo/          the policy after GRPO, rewarded in chips by playing on (``experiments.grpo``)
+  evaluate/      each of these on the same cards: ablation.txt, ablation.json; agreement with held-out decisions and
+                 matches with 95% intervals: evaluate.json, table.txt, plots
 
 Killed at any moment, the same command goes on where it stopped; a stage whose files are gone is made again.
-
-Supervised fine-tuning is all the training there is so far: a reward model, PPO and GRPO on chips are not part of it.
-They will be stages of their own between sft and evaluate, each going on from the adapter that the one before left.
 """
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from experiments import command
+from experiments.algorithm import Algorithm
 from experiments.configdict import from_config
+from experiments.grpo.algorithm import GRPO
 from experiments.main import run_settings
-from experiments.poker import evaluate, measure, parse, prompts, select, self_play
-from experiments.poker.agent import AgentSettings, Player, open_player
+from experiments.poker import ablation, models, parse, prompts, select, self_play, tuning
 from experiments.poker.files import SUMMARY, fingerprint, read_rows, stamp, write_rows
-from experiments.poker.measure import Row
 from experiments.poker.pipeline_settings import PipelineExperiment
 from experiments.poker.stages import Stage, run_stages
-from experiments.settings import ModelSettings
+from experiments.ppo.algorithm import PPO
+from experiments.reward_model.algorithm import REWARD_MODEL
+from experiments.settings import Experiment
 from experiments.sft.algorithm import SFT
-from experiments.sft.settings import DataSettings, SFTExperiment
-from lqlm.adapters.configs import FullConfig
 from lqlm.errors import UserError
 from lqlm.io.disk import write_atomic
-from lqlm.poker.arena.rules import Rules
 from lqlm.poker.stream import files_of
-from lqlm.tasks.records import InstructionConfig
 
 DEFAULT = "configs/poker_small.py"
 PARTS = tuple(f"{part}.jsonl" for part in select.PARTS)
-NAME = "model"
+ADAPTER = ("adapter/*",)
+Run = Callable[[PipelineExperiment], None]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -62,9 +64,12 @@ def run(config: Any) -> None:
 
 def run_pipeline(settings: PipelineExperiment) -> list[str]:
     """All stages that are not finished; the names of these."""
+    tuning.check(settings)
     done = run_stages(pathlib.Path(settings.workdir), stages(settings))
-    if "evaluate" not in done:
-        print(f"\n{(_folder(settings, 'evaluate') / 'table.txt').read_text(encoding='utf-8')}")
+    models.keep_settings(settings)
+    if "evaluate" in settings.stages and "evaluate" not in done:
+        for name in ("table.txt", ablation.TABLE):
+            print(f"\n{(settings.folder('evaluate') / name).read_text(encoding='utf-8')}")
     return done
 
 
@@ -73,114 +78,79 @@ def stages(settings: PipelineExperiment) -> list[Stage]:
     logs, ask, seed = settings.logs, settings.ask, settings.seed
     own = [logs, seed] if not logs.source else [stamp(file) for file in files_of(logs.source)]
     again = (SUMMARY, "*.jsonl", "shards/*")
-    words = [ask, settings.select.tiers]
-    measured = ("evaluate.json", "table.txt")
+    learning, asked = [settings.adapt, seed], [settings.task, ask]
+    measured = ("evaluate.json", "table.txt", ablation.ROWS, ablation.TABLE)
     everything = dataclasses.replace(settings, workdir="")
-    return [
-        Stage("logs", own, (), ("*.txt",), lambda: _logs(settings)),
-        Stage("hands", [], ("logs",), ("hands-*.jsonl", "skipped.jsonl"), lambda: _parse(settings), again),
-        Stage("selected", settings.select, ("hands",), PARTS, lambda: _select(settings), again),
-        Stage("prompts", words, ("selected",), PARTS, lambda: _prompts(settings), again),
-        Stage("records", ask, ("prompts",), PARTS[:2], lambda: _records(settings)),
-        Stage("sft", [settings.sft, seed], ("records",), ("model/*", "adapter/*"), lambda: _sft(settings), (SUMMARY,)),
-        Stage("evaluate", everything, ("selected", "sft"), measured, lambda: _evaluate(settings), cheap=True),
+
+    def stage(name: str, depends: Any, results: Sequence[str], run: Run, stale: Sequence[str] = ()) -> Stage:
+        make, cheap = functools.partial(run, settings), name == "evaluate"
+        return Stage(name, depends, settings.before(name), tuple(results), make, tuple(stale), cheap)
+
+    every = [
+        stage("logs", own, ["*.txt"], _logs),
+        stage("hands", [], ["hands-*.jsonl", "skipped.jsonl"], _parse, again),
+        stage("selected", settings.select, PARTS, _select, again),
+        stage("prompts", ask, PARTS, _prompts, again),
+        stage("records", [ask, settings.select.tiers], PARTS[:2], _records),
+        stage("sft", [settings.sft, seed], ["model/*", *ADAPTER], _trained(SFT, tuning.sft), [SUMMARY]),
+        stage("pairs", [settings.pairs, *asked, seed], PARTS[:1], tuning.make_pairs),
+        stage(
+            "reward_model",
+            [settings.reward_model, *learning],
+            ADAPTER,
+            _trained(REWARD_MODEL, tuning.reward_model),
+            [SUMMARY],
+        ),
+        stage("ppo", [settings.ppo, *learning, *asked], ADAPTER, _trained(PPO, tuning.ppo), [SUMMARY]),
+        stage("grpo", [settings.grpo, *learning, *asked], ADAPTER, _trained(GRPO, tuning.grpo), [SUMMARY]),
+        stage("evaluate", everything, measured, ablation.evaluate_stages),
     ]
+    return [one for one in every if one.name in settings.stages]
 
 
-def _folder(settings: PipelineExperiment, stage: str) -> pathlib.Path:
-    return pathlib.Path(settings.workdir) / stage
+def _trained(algorithm: Algorithm, experiment: Callable[[PipelineExperiment], Experiment]) -> Run:
+    return lambda settings: run_settings(algorithm, experiment(settings))
 
 
 def _logs(settings: PipelineExperiment) -> None:
     if not settings.logs.source:
-        self_play.write_logs(settings.logs, settings.seed, _folder(settings, "logs"))
+        self_play.write_logs(settings.logs, settings.seed, settings.folder("logs"))
 
 
 def _parse(settings: PipelineExperiment) -> None:
-    sources = settings.logs.source or (str(_folder(settings, "logs")),)
-    parse.main([*sources, "--out", str(_folder(settings, "hands"))])
+    sources = settings.logs.source or (str(settings.folder("logs")),)
+    parse.main([*sources, "--out", str(settings.folder("hands"))])
 
 
 def _select(settings: PipelineExperiment) -> None:
-    folder, chosen = _folder(settings, "selected"), settings.select
+    folder, chosen = settings.folder("selected"), settings.select
     if not settings.logs.source and not (folder / "key").exists():
         write_atomic(folder / "key", fingerprint(["bots have no secrets", settings.seed]))
-    argv = [str(_folder(settings, "hands")), "--out", str(folder), "--cards", chosen.cards]
+    argv = [str(settings.folder("hands")), "--out", str(folder), "--cards", chosen.cards]
     argv += ["--min-hands", str(chosen.min_hands), "--seed", str(chosen.seed)]
     select.main([*argv, "--train", str(chosen.train), "--valid", str(chosen.valid)])
 
 
 def _prompts(settings: PipelineExperiment) -> None:
-    ask, tiers = settings.ask, settings.select.tiers
-    argv = [str(_folder(settings, "selected")), "--out", str(_folder(settings, "prompts")), "--template", ask.template]
-    argv += ["--choices", *map(str, ask.choices), *(["--tiers", *tiers] if tiers else [])]
+    ask = settings.ask
+    argv = [str(settings.folder("selected")), "--out", str(settings.folder("prompts")), "--template", ask.template]
+    argv += ["--choices", *map(str, ask.choices)]
+    argv += ["--features", *ask.features] if ask.features else []
     prompts.main(argv + ([] if ask.round_up else ["--no-rounding"]))
 
 
 def _records(settings: PipelineExperiment) -> None:
     for name in PARTS:
-        path = _folder(settings, "prompts") / name
-        if next(read_rows(path), None) is None:
+        path = settings.folder("prompts") / name
+        if next(_records_of(settings, path), None) is None:
             raise UserError(f"{path} has no decision; use more sessions, another select.seed, or other tiers")
     for name in PARTS[:2]:
-        write_rows(_folder(settings, "records") / name, _records_of(settings, _folder(settings, "prompts") / name))
+        write_rows(settings.folder("records") / name, _records_of(settings, settings.folder("prompts") / name))
 
 
 def _records_of(settings: PipelineExperiment, path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The decisions that SFT learns from; pairs also need those of other tiers."""
+    tiers = settings.select.tiers
     for row in read_rows(path):
-        yield settings.ask.record(row["prompt"], row["completion"])
-
-
-def _sft(settings: PipelineExperiment) -> None:
-    train, records = settings.sft, _folder(settings, "records")
-    data = DataSettings(
-        source=str(records / "train.jsonl"),
-        heldout_source=str(records / "valid.jsonl"),
-        limit=train.limit,
-        heldout=train.heldout,
-    )
-    experiment = SFTExperiment(
-        workdir=str(_folder(settings, "sft")),
-        seed=settings.seed,
-        model=train.model,
-        adapter=train.adapter,
-        data=data,
-        text=InstructionConfig(
-            form="messages" if settings.ask.chat else "completion", max_length=train.max_length, truncation="skip"
-        ),
-        optim=train.optim,
-        run=train.run,
-    )
-    run_settings(SFT, experiment)
-
-
-def player(settings: PipelineExperiment) -> Player:
-    """What training left, ready to play."""
-    folder, train = _folder(settings, "sft"), settings.sft
-    if isinstance(train.adapter, FullConfig) or not isinstance(train.model, ModelSettings):
-        dtype = train.model.dtype
-        model, adapter = ModelSettings(source=str(folder / "model"), quantize=False, dtype=dtype), ""
-    else:
-        model, adapter = train.model, str(folder / "adapter")
-    shapes, temperature = settings.evaluate.shapes, settings.evaluate.temperature
-    return open_player(AgentSettings(model, adapter, settings.ask, shapes, temperature, train.run.logprob_chunk))
-
-
-def _evaluate(settings: PipelineExperiment) -> None:
-    folder, selected, held = _folder(settings, "evaluate"), _folder(settings, "selected"), settings.evaluate
-    folder.mkdir(parents=True, exist_ok=True)
-    trained = player(settings)
-    predicted = (NAME, *trained.predictions(measure.known_hands(selected / "test.jsonl")))
-    agreement = evaluate.agreement(selected, folder, held.samples, settings.seed, held.rounds, [predicted])
-    evaluate.report({"matches": _matches(settings, trained, folder), "agreement": agreement}, folder)
-
-
-def _matches(settings: PipelineExperiment, trained: Player, folder: pathlib.Path) -> list[Row]:
-    held = settings.evaluate
-    agents = {**evaluate.AGENTS, NAME: trained.agent()}
-    lines = measure.lines_of([NAME], held.opponents, held.seats)
-    rows = []
-    for row in measure.matches(lines, agents, Rules(), held.hands, settings.seed, folder / "matches"):
-        rows.append(row)
-        print(evaluate.match_line(row), flush=True)
-    return rows
+        if not tiers or row["tier"] in tiers:
+            yield settings.ask.record(row["prompt"], row["completion"])

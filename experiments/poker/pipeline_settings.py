@@ -1,10 +1,12 @@
 """The settings of the pipeline from logs to an agent: frozen dataclasses, which hold every default."""
 
 import dataclasses
+import pathlib
 import typing
 
 from experiments.poker.agent import AskSettings
 from experiments.poker.evaluate import AGENTS
+from experiments.poker.tuning_settings import AdaptSettings, GRPOStage, JudgeSettings, PairSettings, PPOStage
 from experiments.settings import ModelSettings
 from experiments.sft.settings import RunSettings, ScratchSettings
 from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
@@ -12,6 +14,25 @@ from lqlm.errors import UserError
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.policy import Shapes
 from lqlm.poker.select import Split
+from lqlm.tasks.poker import PokerConfig
+
+BEFORE: dict[str, tuple[str, ...]] = {
+    "logs": (),
+    "hands": ("logs",),
+    "selected": ("hands",),
+    "prompts": ("selected",),
+    "records": ("prompts",),
+    "sft": ("records",),
+    "pairs": ("prompts",),
+    "reward_model": ("pairs", "sft"),
+    "ppo": ("selected", "records", "sft"),
+    "grpo": ("selected", "sft"),
+    "evaluate": ("selected", "sft"),
+}
+"""Stage -> the stages whose files it reads, whatever the settings; :meth:`PipelineExperiment.before` has the others."""
+STAGES = tuple(BEFORE)
+LEARNED = ("sft", "reward_model", "ppo", "grpo")
+"""Stages that leave something that plays."""
 
 
 def _known(where: str, names: tuple[str, ...]) -> None:
@@ -54,7 +75,7 @@ class SelectSettings:
     Attributes:
         cards: which cards count as known: all that the log tells, or those of a showdown.
         min_hands: players with fewer training hands have no tier.
-        tiers: only players of these are learned from; empty: all.
+        tiers: only players of these are learned from by SFT; empty: all.
         train, valid: shares of the sessions; the rest is for the test.
         seed: of the split.
     """
@@ -106,6 +127,8 @@ class EvaluateSettings:
         rounds: of boosting.
         temperature: of the agent's probabilities.
         shapes: what arrays are padded to.
+        test_hands: hands of the test sessions whose decisions are predicted, evenly from all (0: all).
+        texts: test prompts that are answered freely, to see how often what comes is none of the answers offered.
     """
 
     opponents: tuple[str, ...] = ("random", "call")
@@ -115,15 +138,15 @@ class EvaluateSettings:
     rounds: int = 100
     temperature: float = 1.0
     shapes: Shapes = Shapes(rows=16)
+    test_hands: int = 0
+    texts: int = 200
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
         _known("evaluate.opponents", self.opponents)
-        if min(self.hands, self.samples, self.rounds) < 1 or not all(2 <= count <= 10 for count in self.seats):
-            raise UserError(
-                f"evaluate: hands {self.hands}, samples {self.samples}, rounds {self.rounds}, seats {self.seats}; "
-                "give 1 or more of each, seats from 2 to 10"
-            )
+        counts = {name: getattr(self, name) for name in ("hands", "samples", "rounds", "texts")}
+        if min(counts.values()) < 1 or self.test_hands < 0 or not all(2 <= count <= 10 for count in self.seats):
+            raise UserError(f"evaluate: {counts}, seats {self.seats}; give 1 or more of each, seats from 2 to 10")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,28 +156,73 @@ class PipelineExperiment:
     Attributes:
         workdir: each stage writes into a folder of its own there.
         seed: of own logs, of training and of matches.
+        stages: which are run; each needs those whose files it reads.
         logs: where hands come from.
         select: which are learned from.
         ask: how a decision is put into words, in training and at the table.
         sft: how the model is trained.
-        evaluate: what it is held against.
+        adapt: what is trained after that.
+        task: the decisions of PPO and GRPO, and how they are played on; their files and words are the pipeline's own.
+        pairs: which answers a reward model holds against each other.
+        reward_model: how it is trained.
+        ppo: reinforcement from the reward model.
+        grpo: reinforcement from chips.
+        evaluate: what each of them is held against.
     """
 
     workdir: str = "runs/poker"
     seed: int = 0
+    stages: tuple[str, ...] = STAGES
     logs: LogSettings = LogSettings()
     select: SelectSettings = SelectSettings()
-    ask: AskSettings = AskSettings()
+    ask: AskSettings = AskSettings(chat=True)
     sft: TrainSettings = TrainSettings()
+    adapt: AdaptSettings = AdaptSettings()
+    task: PokerConfig = PokerConfig(source="", heldout_source="")
+    pairs: PairSettings = PairSettings()
+    reward_model: JudgeSettings = JudgeSettings()
+    ppo: PPOStage = PPOStage()
+    grpo: GRPOStage = GRPOStage()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    def folder(self, stage: str) -> pathlib.Path:
+        """Where a stage writes."""
+        return pathlib.Path(self.workdir) / stage
+
+    def before(self, stage: str) -> tuple[str, ...]:
+        """The stages whose files a stage reads."""
+        more: tuple[str, ...] = ()
+        if stage == "pairs" and self.pairs.by == "values":
+            more = ("selected",)
+        if stage == "ppo" and self.ppo.needs_judge:
+            more = ("reward_model",)
+        if stage == "grpo" and self.grpo.start == "ppo":
+            more = ("ppo",)
+        if stage == "evaluate":
+            more = tuple(name for name in LEARNED[1:] if name in self.stages)
+        return (*BEFORE[stage], *more)
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
+        self._check_stages()
         full = isinstance(self.sft.adapter, FullConfig)
-        if isinstance(self.sft.model, ScratchSettings) and (not full or self.ask.chat):
-            raise UserError(
-                "sft.model is of kind 'scratch': it has nothing to adapt and no chat template; set sft.adapter to "
-                "FullConfig() and ask.chat to False"
-            )
+        if isinstance(self.sft.model, ScratchSettings) and not full:
+            raise UserError("sft.model is of kind 'scratch': it has nothing to adapt; set sft.adapter to FullConfig()")
         if isinstance(self.sft.adapter, LoraConfig) and self.sft.adapter.decomposes:
             raise UserError(f"sft.adapter.init is {self.sft.adapter.init!r}, which changes the base; take another")
+
+    def _check_stages(self) -> None:
+        unknown = sorted(set(self.stages) - set(STAGES))
+        if unknown or not self.stages:
+            raise UserError(f"stages is {self.stages}; give some of {', '.join(STAGES)}")
+        for stage in self.stages:
+            for needed in self.before(stage):
+                if needed not in self.stages:
+                    raise UserError(
+                        f"stages: {stage} reads what {needed} leaves; name {needed} too, or leave out {stage}"
+                    )
+        rollouts = sorted({"ppo", "grpo"} & set(self.stages))
+        if rollouts and not self.ask.chat:
+            raise UserError(
+                f"stage {rollouts[0]} asks in the chat template; set ask.chat to True, so that sft does too"
+            )

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.quantize.report import Report, Row
 from experiments.quantize.settings import QuantizeExperiment
 from experiments.quantize.texts import calibration_windows, evaluation_windows
-from lqlm.adapters.configs import LINEARS
+from lqlm.adapters.configs import linears_of
 from lqlm.adapters.taps import Tap
 from lqlm.errors import UserError
 from lqlm.io.export import save_hf
@@ -75,7 +75,7 @@ def _check_target(path: pathlib.Path) -> None:
 
 def _by_budget(settings: QuantizeExperiment, model: LoadedModel) -> Assignment:
     budget = settings.budget
-    linear = tree_bytes([w for name, w in model.base["layers"].items() if name in LINEARS])
+    linear = tree_bytes([w for name, w in model.base["layers"].items() if name in linears_of(model.base["layers"])])
     others = tree_bytes(model.base) - linear
     sizes = [
         (layers, shape, min(format_bytes(shape, f) for f in budget.formats())) for layers, shape in _shapes(model.base)
@@ -112,18 +112,19 @@ def gather(model: LoadedModel, windows: np.ndarray) -> dict[str, Tap]:
 
 def _shapes(base: PyTree) -> list[tuple[int, tuple[int, int]]]:
     """``(L, (in, out))`` of every linear map."""
-    found = [layers_of(base["layers"][name]) for name in LINEARS]
+    found = [layers_of(base["layers"][name]) for name in linears_of(base["layers"])]
     return [(layers, (fan_in, fan_out)) for layers, fan_in, fan_out in found]
 
 
 def _rows(old: PyTree, new: PyTree, assignment: Assignment) -> tuple[Row, ...]:
     """What became of each matrix, layer by layer."""
-    errors = {name: relative_errors(old["layers"][name], new["layers"][name]) for name in LINEARS}
-    shapes = dict(zip(LINEARS, _shapes(old)))
+    linears = linears_of(old["layers"])
+    errors = {name: relative_errors(old["layers"][name], new["layers"][name]) for name in linears}
+    shapes = dict(zip(linears, _shapes(old)))
     return tuple(
         Row(layer, name, label(fmt), shapes[name][1], format_bytes(shapes[name][1], fmt), float(errors[name][layer]))
-        for layer in range(shapes[LINEARS[0]][0])
-        for name, fmt in ((name, assignment[name][layer]) for name in LINEARS)
+        for layer in range(shapes[linears[0]][0])
+        for name, fmt in ((name, assignment[name][layer]) for name in linears)
     )
 
 

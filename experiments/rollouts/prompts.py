@@ -12,6 +12,7 @@ from lqlm.tasks.arithmetic import ArithmeticConfig, arithmetic_task
 from lqlm.tasks.base import Item, Task
 from lqlm.tasks.gsm8k import Gsm8kConfig, gsm8k_task
 from lqlm.tasks.gym import gym_task
+from lqlm.tasks.poker import PokerConfig, poker_task
 from lqlm.tasks.think import think_task
 
 BUCKET_MULTIPLE = 16
@@ -37,6 +38,8 @@ def build_task(settings: TaskSettings) -> Task:
         return think_task(build_task(settings.task), settings.form, settings.system)
     if isinstance(settings, ArithmeticConfig):
         return arithmetic_task(settings)
+    if isinstance(settings, PokerConfig):
+        return poker_task(settings)
     return gsm8k_task(settings) if isinstance(settings, Gsm8kConfig) else gym_task(settings)
 
 

@@ -12,6 +12,7 @@ from lqlm.generation.sampling import SamplingConfig
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.gym import GymConfig
+from lqlm.tasks.poker import PokerConfig
 from lqlm.tasks.think import ThinkFormat
 
 
@@ -32,7 +33,7 @@ class ThinkSettings:
     system: str | None = None
 
 
-TaskSettings = ArithmeticConfig | Gsm8kConfig | GymConfig | ThinkSettings
+TaskSettings = ArithmeticConfig | Gsm8kConfig | GymConfig | ThinkSettings | PokerConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from lqlm.errors import UserError
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"
-BIASES = {"q_proj": "q_bias", "k_proj": "k_bias", "v_proj": "v_bias", "o_proj": "o_bias"}
+BIASES = {name: name.replace("_proj", "_bias") for name in LINEARS}
 DTYPES = ("float32", "bfloat16", "float16")
 _BLOCKS = {name: "self_attn" if name in LINEARS[:4] else "mlp" for name in LINEARS}
 
@@ -204,6 +205,11 @@ def target_names(targets: tuple[str, ...]) -> tuple[str, ...]:
             )
         hit.update(names)
     return tuple(name for name in LINEARS if name in hit)
+
+
+def linears_of(layers: Mapping[str, Any]) -> tuple[str, ...]:
+    """The linear layers among the tensors of a model's layers, in the model's order; OPT has no gate."""
+    return tuple(name for name in LINEARS if name in layers)
 
 
 def module_name(name: str, layer: int) -> str:

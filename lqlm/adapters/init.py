@@ -16,6 +16,7 @@ from lqlm.adapters.configs import (
     LoraConfig,
     PrefixConfig,
     PromptConfig,
+    linears_of,
     target_names,
 )
 from lqlm.adapters.decompose import loftq, olora, pissa
@@ -91,15 +92,24 @@ def init_lora(key: Key, base: PyTree, cfg: LoraConfig) -> PyTree:
         ``{"layers": {name: Lora(a [L, in, R], b [L, R, out])}}``, and where the config asks for them the base's own
         biases, ``{"biases": {name: [L, out]}}``, which take the place of the frozen ones.
     """
-    names = target_names(cfg.targets)
+    names = _targets(base, cfg)
     keys = jax.random.split(key, len(names))
     layers = {name: _init_one(k, name, base["layers"][name], cfg) for name, k in zip(names, keys)}
     return {"layers": layers} | _trained_biases(base, cfg)
 
 
+def _targets(base: PyTree, cfg: LoraConfig | Ia3Config) -> tuple[str, ...]:
+    """The linear layers that are adapted: those of the targets that this model has."""
+    found = tuple(name for name in linears_of(base["layers"]) if name in target_names(cfg.targets))
+    if not found:
+        there = ", ".join(linears_of(base["layers"]))
+        raise UserError(f"adapter.targets {cfg.targets} hits no linear layer of this model; choose among {there}")
+    return found
+
+
 def _trained_biases(base: PyTree, cfg: LoraConfig) -> PyTree:
     """``{"biases": {name: [L, out]}}``, those of the base that are trained too, or nothing."""
-    wanted = {"none": (), "lora_only": target_names(cfg.targets), "all": LINEARS}[cfg.bias]
+    wanted = {"none": (), "lora_only": _targets(base, cfg), "all": LINEARS}[cfg.bias]
     names = [BIASES[name] for name in wanted if BIASES.get(name) in base["layers"]]
     # Copies: an update that is given the adapters' memory to reuse must not take the base's with it.
     found = {name: jnp.array(base["layers"][name], cfg.dtype, copy=True) for name in names}
@@ -172,7 +182,7 @@ def _decomposed(base: PyTree, cfg: LoraConfig, quant: QuantConfig | None) -> tup
     if cfg.init == "loftq" and quant is None:
         raise UserError("lora.init 'loftq' makes up for quantization; give a quantization, or choose another init")
     rest, adapters = {}, {}
-    for name in target_names(cfg.targets):
+    for name in _targets(base, cfg):
         w = base["layers"][name]
         if not _is_dense(w):
             raise UserError(f"lora.init {cfg.init!r} decomposes weights, but {name} is quantized; give the dense base")
@@ -216,7 +226,7 @@ def init_ia3(base: PyTree, cfg: Ia3Config) -> PyTree:
         on_input = name in cfg.feedforward
         return Ia3(jnp.ones((layers, fan_in if on_input else fan_out), cfg.dtype), on_input)
 
-    return {"layers": {name: one(name) for name in target_names(cfg.targets)}}
+    return {"layers": {name: one(name) for name in _targets(base, cfg)}}
 
 
 def init_prompt(key: Key, base: PyTree, cfg: PromptConfig) -> PyTree:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lqlm.adapters.configs import BIASES, LINEARS
+from lqlm.adapters.configs import BIASES, LINEARS, linears_of
 from lqlm.adapters.lora import Ia3, Lora, column_norms, product
 from lqlm.errors import UserError
 from lqlm.quant.mixed import MixedStack, dense
@@ -120,7 +120,7 @@ def merge_reported(
     """
     rounded, adapted = merge(base, adapters, dtype), _of_linears(adapters)
     layers, error = dict(rounded["layers"]), {}
-    for name in LINEARS:
+    for name in linears_of(base["layers"]):
         before = base["layers"][name]
         if name in adapted:
             exact = _merge_one(before, adapted[name], jnp.dtype("float32"))

@@ -4,82 +4,34 @@ The reference is the base without adapters.  Values and gradients are those of T
 which it does not have.  The losses themselves are in `lqlm.algorithms.preference`.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from lqlm.algorithms import preference
-from lqlm.algorithms.divergences import Divergence, divergence_score
+from lqlm.algorithms.divergences import divergence_score
+from lqlm.algorithms.dpo_config import DPOConfig, Loss
 from lqlm.algorithms.pairs import CHOSEN, PairBatch, mean_of, pair_weights, real_pairs, side_sums, weighted
 from lqlm.algorithms.policy import token_weights
 from lqlm.algorithms.step import Metrics, Objective
 from lqlm.errors import UserError
+from lqlm.logprobs import TokenStatistics
 from lqlm.types import Array, PyTree
 
-Loss = Literal[
-    "sigmoid", "sigmoid_norm", "cdpo", "robust", "hinge", "ipo", "exo_pair", "nca_pair", "bco_pair", "sppo_hard",
-    "apo_zero", "apo_down", "discopop", "aot", "aot_unpaired",
-]  # fmt: skip
-SMOOTHED = ("cdpo", "robust", "exo_pair", "aot", "aot_unpaired")  # those that read label_smoothing
-WHOLE_BATCH = ("aot", "aot_unpaired")  # those that compare the pairs of a batch with each other
-BY_SCORE = ("sigmoid", "sigmoid_norm", "cdpo", "robust", "hinge", "ipo", "exo_pair", "discopop")
-
-
-@dataclasses.dataclass(frozen=True)
-class DPOConfig:
-    """The loss of DPO and of its relatives.
-
-    Attributes:
-      loss: one of `Loss`; the equations are in `lqlm.algorithms.preference`.
-      beta: strength of the tie to the reference.
-      label_smoothing: share of labels that are taken for wrong, below 1/2; of cdpo, robust, exo_pair and aot only.
-      tau: temperature of discopop.
-      divergence: what ties to the reference: ``reverse_kl`` (DPO), ``forward_kl``, ``js_divergence``,
-        ``alpha_divergence``; of losses of a difference of log-ratios only.
-      alpha: of the alpha-divergence.
-      tail: weight of the tokens beyond the length of the shorter side (LD-DPO, arXiv:2409.06411: below 1).
-      sft_weight: weight of the likelihood of the chosen completions, added to the loss (RPO, arXiv:2404.19733).
-    """
-
-    loss: Loss = "sigmoid"
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-    tau: float = 0.05
-    divergence: Divergence = "reverse_kl"
-    alpha: float = 0.5
-    tail: float = 1.0
-    sft_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning, before anything is compiled."""
-        for name, known in (("loss", get_args(Loss)), ("divergence", get_args(Divergence))):
-            if getattr(self, name) not in known:
-                raise UserError(f"DPOConfig: unknown {name} {getattr(self, name)!r}: use {', '.join(known)}")
-        if self.beta <= 0 or self.tau <= 0:
-            raise UserError(f"DPOConfig: beta {self.beta}, tau {self.tau}: take more than 0")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise UserError(f"DPOConfig: label_smoothing {self.label_smoothing}: take 0 or more, and less than 0.5")
-        if self.label_smoothing and self.loss not in SMOOTHED:
-            raise UserError(
-                f"DPOConfig: loss {self.loss!r} reads no label_smoothing: take 0, or one of {', '.join(SMOOTHED)}"
-            )
-        if self.loss == "exo_pair" and not self.label_smoothing:
-            raise UserError("DPOConfig: loss 'exo_pair' takes the logarithm of label_smoothing: take more than 0")
-        if self.divergence != "reverse_kl" and self.loss not in BY_SCORE:
-            raise UserError(
-                f"DPOConfig: loss {self.loss!r} knows no divergence {self.divergence!r}: take 'reverse_kl', "
-                f"or one of {', '.join(BY_SCORE)}"
-            )
-        if not 0 <= self.tail <= 1 or self.sft_weight < 0:
-            raise UserError(f"DPOConfig: tail {self.tail}, sft_weight {self.sft_weight}: take 0 to 1, and 0 or more")
+SIDES = ("chosen", "rejected")
+PER_TOKEN = {  # metrics that are means over tokens, and the names of these tokens' numbers
+    "entropy": "completion_tokens",
+    "mean_token_accuracy": "chosen_tokens",
+    "logits/chosen": "chosen_tokens",
+    "logits/rejected": "rejected_tokens",
+}
 
 
 class Sums(NamedTuple):
-    """Summed log-probabilities of the completions of B pairs, each [B], and the lengths in tokens."""
+    """Summed log-probabilities of the completions of B pairs, each [B], the lengths in tokens, and weights."""
 
     chosen: Array
     rejected: Array
@@ -87,9 +39,38 @@ class Sums(NamedTuple):
     ref_rejected: Array
     chosen_length: Array
     rejected_length: Array
+    weight: Array
 
 
-def sums_of(logp_BGC: Array, ref_logp_BGC: Array, mask_BGC: Array, tail: float = 1.0) -> Sums:
+def wpo_weights(logp_BGC: Array, log_collision_BGC: Array, mask_BGC: Array) -> Array:
+    """How likely the policy itself is to write a pair: ``prod_sides exp(mean_t (log p_t - log sum_v p_tv^2))``.
+
+    Weighted preference optimization (arXiv:2406.11827, equation 2, "sampled alignment"), as in TRL: pairs that the
+    policy would hardly sample count less.  A token is measured against the probability that two draws agree, so that a
+    policy that is unsure of everything does not lower all weights.
+
+    Args:
+      logp_BGC: under the policy; G = 2: chosen, rejected.
+      log_collision_BGC: log sum_v p_v^2 of the tokens' distributions.
+      mask_BGC: bool, true at real completion tokens.
+
+    Returns:
+      float32 [B], without a gradient; an empty side counts as 1.
+
+    >>> p = jnp.full((1, 2, 3), 0.25)
+    >>> print(wpo_weights(jnp.log(p), jnp.log(2 * p), p > 0))
+    [0.25]
+    """
+    chex.assert_equal_shape([logp_BGC, log_collision_BGC, mask_BGC])
+    aligned = jax.lax.stop_gradient(logp_BGC - log_collision_BGC)
+    sums, lengths = side_sums(aligned, mask_BGC), side_sums(jnp.ones_like(aligned), mask_BGC)
+    chosen, rejected = (jnp.exp(x / jnp.maximum(n, 1.0)) for x, n in zip(sums, lengths))
+    return chosen * rejected
+
+
+def sums_of(
+    logp_BGC: Array, ref_logp_BGC: Array, mask_BGC: Array, tail: float = 1.0, log_collision_BGC: Array | None = None
+) -> Sums:
     """Log-probabilities of both sides of each pair, summed over their tokens.
 
     Args:
@@ -97,6 +78,7 @@ def sums_of(logp_BGC: Array, ref_logp_BGC: Array, mask_BGC: Array, tail: float =
       ref_logp_BGC: under the reference; has no gradient.
       mask_BGC: bool, true at real completion tokens; nothing is looked at where it is false.
       tail: weight of a side's tokens beyond the length of the other side.
+      log_collision_BGC: for `wpo_weights`; None: all pairs count alike.
 
     Returns:
       `Sums`; an empty side has sum 0 and length 0.
@@ -108,20 +90,21 @@ def sums_of(logp_BGC: Array, ref_logp_BGC: Array, mask_BGC: Array, tail: float =
     def sides(logp: Array) -> tuple[Array, Array]:
         return side_sums(logp * jnp.broadcast_to(weights, logp.shape), mask_BGC)
 
-    return Sums(
-        *sides(logp_BGC), *sides(jax.lax.stop_gradient(ref_logp_BGC)), *side_sums(jnp.ones_like(logp_BGC), mask_BGC)
-    )
+    lengths = side_sums(jnp.ones_like(logp_BGC), mask_BGC)
+    pairs = jnp.ones(mask_BGC.shape[:-2], jnp.float32)
+    weight = pairs if log_collision_BGC is None else wpo_weights(logp_BGC, log_collision_BGC, mask_BGC)
+    return Sums(*sides(logp_BGC), *sides(jax.lax.stop_gradient(ref_logp_BGC)), *lengths, weight)
 
 
 def pair_losses(sums: Sums, cfg: DPOConfig) -> Array:
-    """The loss of each pair.
+    """The loss of each pair, times its weight.
 
     Args:
-      sums: of the pairs; of the full batch for the losses of `WHOLE_BATCH`.
+      sums: of the pairs; of the full batch for the losses of `lqlm.algorithms.dpo_config.WHOLE_BATCH`.
       cfg: which loss, and its constants.
 
     Returns:
-      float32 [B]; of `WHOLE_BATCH` in the order of the sorted margins.
+      float32 [B]; of those in the order of the sorted margins.
     """
     ratios = sums.chosen - sums.ref_chosen, sums.rejected - sums.ref_rejected
     c, r = (divergence_score(ratio, cfg.divergence, cfg.alpha) for ratio in ratios)
@@ -144,18 +127,19 @@ def pair_losses(sums: Sums, cfg: DPOConfig) -> Array:
         "aot": lambda: preference.aot_loss(*margins, beta=beta, label_smoothing=noise),
         "aot_unpaired": lambda: preference.aot_unpaired_loss(c, r, beta=beta, label_smoothing=noise),
     }
-    return losses[cfg.loss]()
+    return losses[cfg.loss]() * sums.weight
 
 
-Score = Callable[[PyTree, PyTree, PairBatch, Any], tuple[Array, Array]]
+Score = Callable[[PyTree, PyTree, PairBatch, Any], tuple[Array, TokenStatistics]]
 
 
 def dpo_objective(score: Score, cfg: DPOConfig) -> Objective:
     """DPO as `lqlm.algorithms.step.make_update` takes it, for batches of `PairBatch` with ``ref_logp_BGC``.
 
     Args:
-      score: ``(adapters, base, batch, key) -> (logp_BGC, entropy_BGC)`` of the completions of a batch.
-      cfg: the constants of the loss.  Losses of `WHOLE_BATCH` need every row to be a pair, and one micro-batch.
+      score: ``(adapters, base, batch, key) -> (logp_BGC, statistics)`` of the completions of a batch.
+      cfg: the constants of the loss.  Those of `lqlm.algorithms.dpo_config.WHOLE_BATCH` need every row to be a pair,
+        and one micro-batch.
 
     Returns:
       An `Objective`; the loss is the mean over the pairs of the full batch, the metrics are those of `mean_metrics`.
@@ -167,20 +151,19 @@ def dpo_objective(score: Score, cfg: DPOConfig) -> Objective:
 
     def loss(adapters: PyTree, base: PyTree, part: tuple[PairBatch, Array, Array], key: Any) -> tuple[Array, Metrics]:
         batch, pairs, tokens = part
-        logp, entropy = score(adapters, base, batch, key)
-        return dpo_loss(logp, entropy, batch, cfg, pairs, tokens)
+        return dpo_loss(*score(adapters, base, batch, key), batch, cfg, pairs, tokens)
 
     return Objective(loss, prepare, mean_metrics)
 
 
 def dpo_loss(
-    logp_BGC: Array, entropy_BGC: Array, batch: PairBatch, cfg: DPOConfig, pairs_B: Array, tokens_BC: Array
+    logp_BGC: Array, seen: TokenStatistics, batch: PairBatch, cfg: DPOConfig, pairs_B: Array, tokens_BC: Array
 ) -> tuple[Array, Metrics]:
     """Weighted sum of `pair_losses`, and of the chosen completions' negative log-likelihood where it has a weight.
 
     Args:
       logp_BGC: under the policy; the only argument with a gradient.
-      entropy_BGC: of the tokens' distributions, for the metric.
+      seen: of the tokens' distributions, [B, 2, C] each, for metrics and `wpo_weights`.
       batch: the pairs, with the reference's log-probabilities.
       cfg: the constants of the loss.
       pairs_B: weight of each pair in the full batch, of `pair_weights`.
@@ -195,20 +178,20 @@ def dpo_loss(
     if batch.ref_logp_BGC is None:
         raise UserError("dpo: the batch has no ref_logp_BGC: score it with the base without adapters first")
     mask = batch.completion_mask_BGC.astype(bool)
-    sums = sums_of(logp_BGC, batch.ref_logp_BGC, mask, cfg.tail)
+    sums = sums_of(logp_BGC, batch.ref_logp_BGC, mask, cfg.tail, seen.log_collision if cfg.wpo else None)
     loss = weighted(pair_losses(sums, cfg), pairs_B)
     if cfg.sft_weight:
         chosen = jnp.where(mask[:, CHOSEN], logp_BGC[:, CHOSEN], 0.0)
         loss = loss - cfg.sft_weight * jnp.sum(tokens_BC * chosen)
-    return loss, metric_sums(sums, entropy_BGC, batch, cfg)
+    return loss, metric_sums(sums, seen, batch, cfg)
 
 
-def metric_sums(sums: Sums, entropy_BGC: Array, batch: PairBatch, cfg: DPOConfig) -> Metrics:
+def metric_sums(sums: Sums, seen: TokenStatistics, batch: PairBatch, cfg: DPOConfig) -> Metrics:
     """Sums over the real pairs (and over tokens) of some rows, which add up to those of the batch.
 
     Args:
       sums: of the pairs.
-      entropy_BGC: of the tokens' distributions.
+      seen: of the tokens' distributions, [B, 2, C] each.
       batch: the pairs.
       cfg: of the loss.
 
@@ -226,9 +209,13 @@ def metric_sums(sums: Sums, entropy_BGC: Array, batch: PairBatch, cfg: DPOConfig
         "rewards/margins": rewards[0] - rewards[1],
         "logps/chosen": sums.chosen,
         "logps/rejected": sums.rejected,
+        "wpo_weight": sums.weight,
     }
     found = {name: jnp.sum(jnp.where(real, x, 0.0)) for name, x in per_pair.items()}
-    found["entropy"] = jnp.sum(jnp.where(mask, entropy_BGC, 0.0))
+    found["entropy"] = jnp.sum(jnp.where(mask, seen.entropy, 0.0))
+    found["mean_token_accuracy"] = jnp.sum((mask & seen.correct)[:, CHOSEN].astype(jnp.float32))
+    for name, x, n in zip(SIDES, side_sums(seen.mean_logit, mask), side_sums(jnp.ones_like(seen.mean_logit), mask)):
+        found |= {f"logits/{name}": jnp.sum(x), f"{name}_tokens": jnp.sum(n)}
     prompts = batch.prompt_mask_BP & real[:, None]
     counts = {"pairs": jnp.sum(real), "completion_tokens": jnp.sum(mask), "tokens": jnp.sum(prompts) + jnp.sum(mask)}
     found |= {name: x.astype(jnp.float32) for name, x in counts.items()}
@@ -244,7 +231,7 @@ def mean_metrics(sums: Metrics) -> Metrics:
     Returns:
       The same names, float32 [] each.
     """
-    counts = ("loss", "pairs", "completion_tokens", "tokens")
-    means = {name: x for name, x in sums.items() if name not in (*counts, "entropy")}
-    entropy = {"entropy": sums["entropy"] / jnp.maximum(sums["completion_tokens"], 1.0)}
-    return {name: sums[name] for name in counts if name in sums} | mean_of(means, sums["pairs"]) | entropy
+    counts = ("loss", "pairs", "completion_tokens", "tokens", *PER_TOKEN.values())
+    means = {name: x for name, x in sums.items() if name not in (*counts, *PER_TOKEN)}
+    tokens = {name: sums[name] / jnp.maximum(sums[count], 1.0) for name, count in PER_TOKEN.items()}
+    return {name: sums[name] for name in counts if name in sums} | mean_of(means, sums["pairs"]) | tokens

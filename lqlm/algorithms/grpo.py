@@ -1,8 +1,7 @@
 """Group relative policy optimization and its family as functions of arrays (DeepSeekMath, arXiv:2402.03300)."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import flax.struct
@@ -10,66 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from lqlm.algorithms import policy, selection
+from lqlm.algorithms.grpo_config import GRPOConfig
+from lqlm.algorithms.grpo_metrics import mean_metrics, row_means, term_sums, token_sum
+from lqlm.algorithms.off_policy import shaped_loss
 from lqlm.algorithms.sft import nll_loss
 from lqlm.algorithms.step import Metrics, Objective
-from lqlm.algorithms.surrogates import Surrogate, Term, TokenClip
 from lqlm.errors import UserError
-from lqlm.masked import masked_mean, masked_sum
+from lqlm.masked import masked_mean
 from lqlm.types import Array, PyTree
-
-
-@dataclasses.dataclass(frozen=True)
-class GRPOConfig:
-    """The loss of GRPO and of its relatives: a surrogate, a reduction, a divergence and where it acts.
-
-    DeepSeekMath is the default.  DAPO: ``epsilon_high=0.28, beta=0, reduction="token"``.  Dr. GRPO: ``beta=0,
-    reduction="constant"`` with `lqlm.algorithms.advantages.centered_advantages`.  GSPO: ``SequenceClip()`` with
-    epsilons of 3e-4 and 4e-4.  CISPO: ``Cispo()``, VESPO: ``Vespo()``, both with ``reduction="token"``.  RLOO:
-    ``SummedClip()`` with ``kl="k1", kl_place="reward"`` and `lqlm.algorithms.advantages.leave_one_out_advantages`.
-    """
-
-    epsilon_low: float = 0.2  # of the surrogates that clip: the ratio is rewarded down to 1 - epsilon_low
-    epsilon_high: float = 0.2  # and up to 1 + epsilon_high
-    beta: float = 0.04  # weight of the divergence from the reference; 0 needs no reference
-    reduction: policy.Reduction = "sequence"
-    max_length: int | None = None  # tokens; for the reduction "constant" only
-    kl: policy.Estimator = "k3"
-    surrogate: Surrogate = TokenClip()
-    kl_place: Literal["loss", "reward"] = "loss"  # in the reward, the caller has taken it off before the advantages
-    top_entropy_quantile: float = 1.0  # share of the tokens, those of highest entropy, that teach
-    off_policy_mask_threshold: float | None = None  # nats per token; see `selection.on_policy_sequences`
-    entropy_coef: float = 0.0  # weight of the mean entropy, which is then maximised
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning, before anything is compiled."""
-        if not (0 < self.epsilon_low < 1 and self.epsilon_high > 0):
-            raise UserError(
-                f"GRPOConfig: epsilon_low {self.epsilon_low}, epsilon_high {self.epsilon_high}: "
-                "take epsilon_low between 0 and 1 and epsilon_high above 0"
-            )
-        if self.beta < 0:
-            raise UserError(f"GRPOConfig: beta {self.beta} rewards divergence: take 0 or more")
-        for name, known in (("reduction", policy.REDUCTIONS), ("kl", policy.ESTIMATORS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"GRPOConfig: unknown {name} {getattr(self, name)!r}: use one of {', '.join(known)}")
-        if self.reduction == "constant" and not (self.max_length and self.max_length > 0):
-            raise UserError(f"GRPOConfig: reduction 'constant' with max_length {self.max_length}: set it in tokens")
-        if self.kl_place not in ("loss", "reward") or (self.kl_place == "reward" and self.kl == "k3_corrected"):
-            raise UserError(
-                f"GRPOConfig: kl_place {self.kl_place!r} with kl {self.kl!r}: use 'loss', or 'reward' with k1, k2 or k3"
-            )
-        if not 0 < self.top_entropy_quantile <= 1:
-            raise UserError(f"GRPOConfig: top_entropy_quantile {self.top_entropy_quantile}: take a share above 0, to 1")
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Both epsilons."""
-        return self.epsilon_low, self.epsilon_high
-
-    @property
-    def needs_entropy(self) -> bool:
-        """Whether the loss depends on the entropy."""
-        return self.top_entropy_quantile < 1 or self.entropy_coef != 0
 
 
 @flax.struct.dataclass
@@ -83,15 +30,15 @@ class GRPOBatch:
     advantages_BG: Array  # float32; or [B, G, C], one for each token
     old_logp_BGC: Array | None = None  # float32; None where each rollout serves one update
     ref_logp_BGC: Array | None = None  # float32, of the base without adapters; None where beta is 0
-    # float32, weight of the likelihood of a demonstration, which then is the last completion of each group and has no
-    # advantage; None: there is none.
+    # float32, of a demonstration, which then is the last completion of each group: the weight of its likelihood, or,
+    # where it is learned from as LUFFY does, its advantage; None: there is none.
     demonstration_B: Array | None = None
 
 
 Score = Callable[[PyTree, PyTree, GRPOBatch, Any], tuple[Array, Array]]
 
 
-def grpo_objective(score: Score, cfg: GRPOConfig, *, micro_batches: int = 1) -> Objective:
+def grpo_objective(score: Score, cfg: GRPOConfig, *, micro_batches: int = 1, shaping: float | None = None) -> Objective:
     """GRPO as `lqlm.algorithms.step.make_update` takes it, for batches of type `GRPOBatch`.
 
     Args:
@@ -99,19 +46,25 @@ def grpo_objective(score: Score, cfg: GRPOConfig, *, micro_batches: int = 1) -> 
         of a micro-batch; the entropy needs a gradient where `GRPOConfig.entropy_coef` is not 0.
       cfg: the constants of the loss.
       micro_batches: of the update; only the reduction "micro_batch" depends on it.
+      shaping: gamma of `lqlm.algorithms.off_policy.shaped_loss`, with which demonstrations are learned from as members
+        of their groups (LUFFY); None: their likelihood is added, weighted.
 
     Returns:
       An `Objective`; its metrics are those of `mean_metrics`, ``entropy``, of surrogates that clip also
-      ``clip_ratio/low_min`` and ``clip_ratio/high_max`` (over sequences), and with demonstrations ``sft_loss``.
+      ``clip_ratio/low_min`` and ``clip_ratio/high_max`` (over sequences), and with demonstrations ``sft_loss`` or
+      ``off_policy_loss``.
     """
 
     def prepare(batch: GRPOBatch) -> _Prepared:
         mask, demonstration = _split(batch, batch.completion_mask_BGC)
-        weights = policy.token_weights(mask, cfg.reduction, max_length=cfg.max_length, parts=micro_batches)
+        members = mask if shaping is None else batch.completion_mask_BGC
+        weights = policy.token_weights(members, cfg.reduction, max_length=cfg.max_length, parts=micro_batches)
+        weights, shown = _split(batch, weights)
         place = jnp.eye(len(mask), dtype=jnp.float32)
         likelihood = None
         if batch.demonstration_B is not None:
-            likelihood = policy.token_weights(demonstration, "sequence") * batch.demonstration_B[:, None, None]
+            shown = policy.token_weights(demonstration, "sequence") if shaping is None else shown
+            likelihood = shown * batch.demonstration_B[:, None, None]
         return _Prepared(batch, weights, policy.token_weights(mask, "token"), place, likelihood)
 
     def loss(adapters: PyTree, base: PyTree, part: _Prepared, key: Any) -> tuple[Array, Metrics]:
@@ -122,10 +75,15 @@ def grpo_objective(score: Score, cfg: GRPOConfig, *, micro_batches: int = 1) -> 
         old, ref = (None if x is None else _split(batch, x)[0] for x in (batch.old_logp_BGC, batch.ref_logp_BGC))
         arrays = (logp, old, ref, batch.advantages_BG, mask, cfg, part.weights)
         value, sums, shares = _evaluate(*arrays, entropy, jnp.sum(part.tokens))
-        sums |= {"entropy": token_sum(entropy, mask)} | _rows(shares, mask, part.place)
+        sums |= {"entropy": token_sum(entropy, mask)} | row_means(shares, mask, part.place)
         if part.likelihood is not None:
-            sums["sft_loss"] = nll_loss(shown, part.likelihood)
-            value += sums["sft_loss"]
+            name = "sft_loss" if shaping is None else "off_policy_loss"
+            sums[name] = (
+                nll_loss(shown, part.likelihood)
+                if shaping is None
+                else shaped_loss(shown, part.likelihood, gamma=shaping)
+            )
+            value += sums[name]
         return value, sums
 
     return Objective(loss, prepare, mean_metrics)
@@ -213,7 +171,7 @@ def _evaluate(
     kl = _divergence(logp, ref_logp, term.ratio, mask, cfg)
     in_loss = cfg.beta if cfg.kl_place == "loss" else 0.0
     loss = jnp.sum(weights * (policy_term + in_loss * kl))
-    sums = {"policy_loss": jnp.sum(weights * policy_term), **_sums(term, kl, mask)}
+    sums = {"policy_loss": jnp.sum(weights * policy_term), **term_sums(term, kl, mask)}
     if cfg.entropy_coef:
         loss -= cfg.entropy_coef * part * _mean_entropy(entropy, mask, cfg)
     return loss, {"loss": loss, **sums}, term.shares
@@ -253,76 +211,3 @@ def _divergence(logp: Array, ref_logp: Array | None, ratio: Array, mask: Array, 
     chex.assert_equal_shape([logp, ref_logp])
     ref_logp = jnp.where(mask, jax.lax.stop_gradient(ref_logp), 0.0)
     return policy.divergence(logp, ref_logp, ratio, cfg.kl)
-
-
-SEQUENCES = "@sequences"  # ends the name of a sum over sequences; those of tokens have none
-ROWS = "@rows"  # ends the name of values of each sequence
-EXTREMES = {
-    "clip_ratio/low_mean": ("clip_ratio/low_min", jnp.min),
-    "clip_ratio/high_mean": ("clip_ratio/high_max", jnp.max),
-}
-
-
-def _sums(term: Term, kl: Array, mask: Array) -> Metrics:
-    """Sums over tokens, or over sequences of what is the same for all tokens of one."""
-    sums = {"tokens": jnp.sum(mask.astype(jnp.float32)), "sequences": jnp.float32(mask.size // mask.shape[-1])}
-    for name, x in {"ratio": term.ratio, **term.shares, "kl": kl}.items():
-        if x.shape == mask.shape:
-            sums[name] = token_sum(x, mask)
-        else:
-            sums[name + SEQUENCES] = jnp.sum(jax.lax.stop_gradient(x).astype(jnp.float32))
-    return sums
-
-
-def _rows(shares: dict[str, Array], mask: Array, place: Array) -> Metrics:
-    """Means of each sequence of the full batch, zero for those of other parts: what a minimum over parts needs."""
-    rows = {
-        name: masked_mean(jnp.broadcast_to(x, mask.shape), mask, -1) for name, x in shares.items() if name in EXTREMES
-    }
-    if rows:
-        rows["real"] = jnp.any(mask, axis=-1).astype(jnp.float32)
-    return {name + ROWS: jnp.einsum("bB,bG->BG", place, x) for name, x in rows.items()}
-
-
-def token_sum(x: Array, mask: Array) -> Array:
-    """Sum over real tokens of a metric, without a gradient.
-
-    Args:
-      x: [..., C], any numeric type.
-      mask: [..., C], true at real tokens.
-
-    Returns:
-      float32 [].
-    """
-    return masked_sum(jax.lax.stop_gradient(x), mask)
-
-
-def mean_metrics(sums: Metrics) -> Metrics:
-    """Turn sums over the tokens of all micro-batches into means over them.
-
-    Args:
-      sums: of `grpo_loss`, added up.  ``loss``, ``policy_loss`` (the loss without divergence and entropy) and
-        ``sft_loss`` carry their weights already and stay, as do ``tokens`` and ``sequences``.
-
-    Returns:
-      The same names, float32 [] each; a mean over sequences where the surrogate has one value for each.
-    """
-    tokens, sequences = jnp.maximum(sums["tokens"], 1.0), jnp.maximum(sums["sequences"], 1.0)
-    finished = ("loss", "policy_loss", "sft_loss", "tokens", "sequences")
-    whole = {name: x for name, x in sums.items() if not name.endswith(ROWS)}
-    means = {
-        name.removesuffix(SEQUENCES): x if name in finished else x / (sequences if name.endswith(SEQUENCES) else tokens)
-        for name, x in whole.items()
-    }
-    return means | _extremes(sums)
-
-
-def _extremes(sums: Metrics) -> Metrics:
-    """Least and greatest share of a sequence, over those that have tokens; 0 where none has."""
-    found = {}
-    for name, (extreme, reduce) in EXTREMES.items():
-        if name + ROWS in sums:
-            real, start = sums["real" + ROWS] > 0, 1.0 if reduce is jnp.min else 0.0
-            value = reduce(jnp.where(real, sums[name + ROWS], start))
-            found[extreme] = jnp.where(jnp.any(real), value, 0.0)
-    return found

@@ -34,9 +34,13 @@ class Detokenizer:
         self._before, self._new = self._new, []
         return piece
 
+    def held(self) -> str:
+        """What is held back, as it reads until now."""
+        return self._piece() if self._new else ""
+
     def flush(self) -> str:
         """What was held back, where no token follows."""
-        piece = self._piece() if self._new else ""
+        piece = self.held()
         self._before, self._new = self._new, []
         return piece
 

@@ -141,7 +141,9 @@ def save_bnb(
 def _quantization_config(base: PyTree, config: ModelConfig, dtype: str) -> dict[str, Any]:
     """The settings of ``BitsAndBytesConfig``; modules are skipped by their full names."""
     every = {
-        name.removesuffix(_WEIGHT): entry for name, entry in entries(base, config) if name.endswith("_proj.weight")
+        name.removesuffix(_WEIGHT): entry
+        for name, entry in entries(base, config)
+        if name.endswith(("_proj.weight", "fc1.weight", "fc2.weight"))
     }
     first = next((entry for entry in every.values() if isinstance(entry, QTensor)), None)
     if first is None:

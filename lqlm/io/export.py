@@ -16,13 +16,14 @@ from lqlm.io.disk import Content, write_directory
 from lqlm.io.safetensors import SINGLE, write_safetensors
 from lqlm.io.tokenizer import Tokenizer
 from lqlm.models.config import ModelConfig, config_to_hf
-from lqlm.models.convert import layer_tensors
+from lqlm.models.convert import layer_tensors, outer_tensors, root_of
 from lqlm.quant.mixed import MixedStack, dense
 from lqlm.quant.qtensor import QTensor
 from lqlm.types import Array, PyTree
 
 DTYPES = ("float32", "bfloat16", "float16")
-EMBEDDING = "model.embed_tokens.weight"
+TABLES = ("embed_tokens.weight", "embed_positions.weight")
+"""Ends of the names of matrices that are looked up and not multiplied by."""
 
 
 def save_hf(
@@ -90,16 +91,18 @@ def entries(base: PyTree, cfg: ModelConfig) -> Iterator[tuple[str, Array | QTens
         count = len(w.kinds) if isinstance(w, MixedStack) else jax.tree.leaves(w)[0].shape[0]
         if count != cfg.layers:  # an index beyond the end of an array gives its last entry
             raise UserError(f"base: {key} has {count} layers, its config asks for {cfg.layers}; pass its own config")
-    yield EMBEDDING, _checked(EMBEDDING, base["embed"], (cfg.vocab_size, cfg.width))
+    outer = {
+        key: (name, _checked(name, base[key], shape[::-1] if key == "head" else shape))
+        for key, (name, shape) in outer_tensors(cfg).items()
+    }
+    yield outer.pop("embed")
     for layer in range(cfg.layers):
         for key, (inner, shape) in table.items():
-            name = f"model.layers.{layer}.{inner}"
+            name = f"{root_of(cfg)}.layers.{layer}.{inner}"
             yield name, _checked(name, layer_of(layers[key], layer), shape[::-1])
         if needs_output_bias(cfg) and "o_bias" not in layers:
             yield f"model.layers.{layer}.self_attn.o_proj.bias", jnp.zeros(cfg.width)
-    yield "model.norm.weight", _checked("model.norm.weight", base["norm"], (cfg.width,))
-    if not cfg.tied:
-        yield "lm_head.weight", _checked("lm_head.weight", base["head"], (cfg.width, cfg.vocab_size))
+    yield from outer.values()
 
 
 def needs_output_bias(cfg: ModelConfig) -> bool:
@@ -117,7 +120,7 @@ def layer_of(w: MixedStack | QTensor | Array, layer: int) -> QTensor | Array:
 def as_hf(name: str, entry: Array | QTensor, dtype: str) -> np.ndarray:
     """A tensor as Hugging Face lays it out: linear weights ``[out, in]``, dense."""
     array = np.asarray(dense(entry, jnp.dtype(dtype)))
-    return np.ascontiguousarray(array if array.ndim == 1 or name == EMBEDDING else array.T)
+    return np.ascontiguousarray(array if array.ndim == 1 or name.endswith(TABLES) else array.T)
 
 
 def check_dtype(dtype: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lqlm.errors import UserError
 from lqlm.io.disk import write_streamed
-from lqlm.io.export import EMBEDDING, as_hf, entries
+from lqlm.io.export import TABLES, as_hf, entries
 from lqlm.io.gguf import BLOCK_NAMES, ROPE_FACTORS, TOP_NAMES
 from lqlm.io.tokenizer import Tokenizer, pre_tokenizer
 from lqlm.models.config import ModelConfig
@@ -84,6 +84,8 @@ def permute(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _architecture(cfg: ModelConfig) -> str:
+    if cfg.family == "opt":
+        raise UserError("config: model_type 'opt': GGUF has no architecture for it; write it with save_hf")
     if cfg.sliding_window is not None:
         raise UserError(f"config: sliding_window {cfg.sliding_window}: GGUF has no place for it in a {cfg.family}")
     return "llama" if cfg.family == "mistral" else cfg.family
@@ -156,7 +158,7 @@ def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: 
 
 
 def _shape(name: str, entry: Array | QTensor) -> tuple[int, ...]:
-    return entry.shape if name == EMBEDDING else entry.shape[::-1]
+    return entry.shape if name.endswith(TABLES) else entry.shape[::-1]
 
 
 def _kind_of(shape: tuple[int, ...], kind: str) -> gguf.GGMLQuantizationType:

@@ -105,9 +105,10 @@ def parts_of(
         adapters, adapter_cfg = relative_to(adapters, initial), relative_config(adapter_cfg)
     if isinstance(adapter_cfg, LoraConfig):
         tensors = lora_tensors(adapters, adapter_cfg, model_cfg)
-        fields = lora_fields(adapter_cfg, in_order(adapters), model_cfg.layers)
+        fields = lora_fields(adapter_cfg, in_order(adapters), model_cfg)
     elif isinstance(adapter_cfg, Ia3Config):
-        tensors, fields = ia3_tensors(adapters, adapter_cfg, model_cfg), ia3_fields(adapter_cfg, in_order(adapters))
+        tensors = ia3_tensors(adapters, adapter_cfg, model_cfg)
+        fields = ia3_fields(adapter_cfg, in_order(adapters), model_cfg)
     elif isinstance(adapter_cfg, PromptConfig):
         tensors, fields = prompt_tensors(adapters, adapter_cfg, model_cfg), prompt_fields(adapter_cfg, model_cfg)
     elif isinstance(adapter_cfg, PrefixConfig):
@@ -158,7 +159,7 @@ def read_parts(
         lora_cfg = lora_config(path, config)
         return read_lora(weights, lora_cfg, model_cfg)
     if config["peft_type"] == "IA3":
-        return read_ia3(weights, lambda names: ia3_config(path, config, names, model_cfg.layers), model_cfg)
+        return read_ia3(weights, lambda names: ia3_config(path, config, names, model_cfg), model_cfg)
     virtual_cfg = virtual_config(path, config)
     if isinstance(virtual_cfg, PromptConfig):
         return read_prompt(weights, virtual_cfg, model_cfg), virtual_cfg

@@ -10,6 +10,7 @@ from typing import Any
 
 from lqlm.adapters.configs import Ia3Config, LoraConfig, PrefixConfig, PromptConfig, module_name
 from lqlm.errors import UserError
+from lqlm.io.peft_tensors import module_of, target_of
 from lqlm.io.safetensors import read_json
 from lqlm.models.config import ModelConfig
 
@@ -66,15 +67,18 @@ def read_config(path: pathlib.Path, *, classifier: bool = False) -> dict[str, An
     return config
 
 
-def lora_fields(cfg: LoraConfig, targets: list[str], layers: int) -> dict[str, Any]:
+def lora_fields(cfg: LoraConfig, targets: list[str], model: ModelConfig) -> dict[str, Any]:
     """The fields that PEFT writes for LoRA; those left out are null there as well."""
+    layers = model.layers
+    if model.family == "opt" and (cfg.rank_pattern or cfg.alpha_pattern):
+        raise UserError("lora.rank_pattern, alpha_pattern: they name modules as Llama does; an OPT adapter has none")
     gaussian = cfg.init == "gaussian" and not cfg.lora_bias  # which PEFT does not allow together
     return {
         **_common("LORA"),
         "r": cfg.rank,
         "lora_alpha": _number(cfg.alpha),
         "lora_dropout": cfg.dropout,
-        "target_modules": targets,
+        "target_modules": [target_of(name, model) for name in targets],
         "exclude_modules": None,
         "layers_to_transform": None,
         "layers_pattern": None,
@@ -158,19 +162,19 @@ def _pairs(path: pathlib.Path, config: dict[str, Any], field: str, kinds: Any) -
     return tuple(found.items())
 
 
-def ia3_fields(cfg: Ia3Config, targets: list[str]) -> dict[str, Any]:
+def ia3_fields(cfg: Ia3Config, targets: list[str], model: ModelConfig) -> dict[str, Any]:
     """The fields that PEFT writes for (IA)^3."""
     return {
         **_common("IA3"),
-        "target_modules": targets,
+        "target_modules": [target_of(name, model) for name in targets],
         "exclude_modules": None,
-        "feedforward_modules": list(cfg.feedforward),
+        "feedforward_modules": [target_of(name, model) for name in targets if name in cfg.feedforward],
         "fan_in_fan_out": False,
         "init_ia3_weights": True,
     }
 
 
-def ia3_config(path: pathlib.Path, config: dict[str, Any], names: tuple[str, ...], layers: int) -> Ia3Config:
+def ia3_config(path: pathlib.Path, config: dict[str, Any], names: tuple[str, ...], model: ModelConfig) -> Ia3Config:
     """The config of an (IA)^3 directory whose weights adapt ``names``; PEFT's rule says which scale the input."""
     given = config.get("feedforward_modules") or []
 
@@ -179,7 +183,7 @@ def ia3_config(path: pathlib.Path, config: dict[str, Any], names: tuple[str, ...
             return re.fullmatch(given, module) is not None
         return any(module.endswith(str(end)) for end in given)
 
-    found = {name: {on_input(module_name(name, layer)) for layer in range(layers)} for name in names}
+    found = {name: {on_input(module_of(name, layer, model)) for layer in range(model.layers)} for name in names}
     for name, kinds in found.items():
         if len(kinds) > 1:
             raise UserError(f"{path}: feedforward_modules = {given!r} is of some layers' {name} only; name all or none")

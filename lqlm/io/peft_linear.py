@@ -47,14 +47,14 @@ def lora_tensors(adapters: PyTree, cfg: LoraConfig, model: ModelConfig) -> dict[
         a, b = np.asarray(lora.a), np.asarray(lora.b)
         for layer in range(model.layers):
             rank = cfg.rank_at(name, layer)
-            tensors[key_of(name, layer, A)] = stored(a[layer, :, :rank].T)
-            tensors[key_of(name, layer, B)] = stored(b[layer, :rank].T)
+            tensors[key_of(name, layer, A, model)] = stored(a[layer, :, :rank].T)
+            tensors[key_of(name, layer, B, model)] = stored(b[layer, :rank].T)
             if lora.bias is not None:
-                tensors[key_of(name, layer, BIAS)] = stored(lora.bias[layer])
+                tensors[key_of(name, layer, BIAS, model)] = stored(lora.bias[layer])
             if lora.magnitude is not None:
-                tensors[key_of(name, layer, MAGNITUDE)] = stored(lora.magnitude[layer])
+                tensors[key_of(name, layer, MAGNITUDE, model)] = stored(lora.magnitude[layer])
     for bias, values in adapters.get("biases", {}).items():
-        tensors |= {bias_key(bias, layer, names): stored(values[layer]) for layer in range(model.layers)}
+        tensors |= {bias_key(bias, layer, names, model): stored(values[layer]) for layer in range(model.layers)}
     return tensors
 
 
@@ -95,11 +95,11 @@ def read_lora(weights: SafeTensors, cfg: LoraConfig, model: ModelConfig) -> tupl
     Raises:
         UserError: for a tensor that is missing, of another shape or model, or not finite.
     """
-    names = adapted_names(weights)
+    names = adapted_names(weights, model)
     biases = _biases(weights, names, cfg, model)
     suffixes = [A, B, *([BIAS] if cfg.lora_bias else []), *([MAGNITUDE] if cfg.dora else [])]
-    expected = {key_of(name, layer, s) for name in names for layer in range(model.layers) for s in suffixes}
-    expected |= {bias_key(bias, layer, names) for bias in biases for layer in range(model.layers)}
+    expected = {key_of(name, layer, s, model) for name in names for layer in range(model.layers) for s in suffixes}
+    expected |= {bias_key(bias, layer, names, model) for bias in biases for layer in range(model.layers)}
     check_names(weights, expected, "LoRA", model)
     layers = {name: _read_one(weights, name, cfg, model) for name in names}
     trained = {bias: _read_bias(weights, bias, names, model) for bias in biases}
@@ -108,7 +108,7 @@ def read_lora(weights: SafeTensors, cfg: LoraConfig, model: ModelConfig) -> tupl
 
 def _biases(weights: SafeTensors, names: tuple[str, ...], cfg: LoraConfig, model: ModelConfig) -> list[str]:
     """The base's biases that the file must hold; whether a model has one of o_proj only the file tells."""
-    has_output = any(bias_key("o_bias", layer, names) in weights.names for layer in range(model.layers))
+    has_output = any(bias_key("o_bias", layer, names, model) in weights.names for layer in range(model.layers))
     there = [bias for bias in BIASES.values() if bias in layer_tensors(model, has_output)]
     wanted = {"none": [], "lora_only": [BIASES.get(name, "") for name in names], "all": there}[cfg.bias]
     return [bias for bias in there if bias in wanted]
@@ -116,7 +116,7 @@ def _biases(weights: SafeTensors, names: tuple[str, ...], cfg: LoraConfig, model
 
 def _read_bias(weights: SafeTensors, bias: str, names: tuple[str, ...], model: ModelConfig) -> Array:
     shape = layer_tensors(model, True)[bias][1]
-    keys = [bias_key(bias, layer, names) for layer in range(model.layers)]
+    keys = [bias_key(bias, layer, names, model) for layer in range(model.layers)]
     return stacked(read(weights, key, shape, "biases of this model") for key in keys)
 
 
@@ -128,11 +128,11 @@ def _read_one(weights: SafeTensors, name: str, cfg: LoraConfig, model: ModelConf
 
     def factor(suffix: str, layer: int, shape: tuple[int, int]) -> np.ndarray:
         why = f"rank {ranks[layer]} of {CONFIG} and this model"
-        return read(weights, key_of(name, layer, suffix), shape, why).T
+        return read(weights, key_of(name, layer, suffix, model), shape, why).T
 
     def vector(suffix: str) -> Array:
         return stacked(
-            read(weights, key_of(name, layer, suffix), (fan_out,), "this model's outputs") for layer in layers
+            read(weights, key_of(name, layer, suffix, model), (fan_out,), "this model's outputs") for layer in layers
         )
 
     a = [_widened(factor(A, layer, (ranks[layer], inputs)), 1, max(ranks)) for layer in layers]
@@ -164,7 +164,7 @@ def ia3_tensors(adapters: PyTree, cfg: Ia3Config, model: ModelConfig) -> dict[st
     """
     tensors: dict[str, np.ndarray] = {}
     names = in_order(adapters)
-    if tuple(names) != target_names(cfg.targets):
+    if set(names) != set(target_names(cfg.targets)) & set(layer_tensors(model)):
         raise UserError(f"adapters are of {', '.join(names)}, the config's targets are others; pass its own config")
     for name in names:
         ia3 = adapters["layers"][name]
@@ -174,7 +174,7 @@ def ia3_tensors(adapters: PyTree, cfg: Ia3Config, model: ModelConfig) -> dict[st
         if ia3.scale.shape != (model.layers, shape[0] * shape[1]):
             raise UserError(f"adapter {name}: factors are {list(ia3.scale.shape)}, the model's shape is {list(shape)}")
         for layer in range(model.layers):
-            tensors[key_of(name, layer, IA3)] = stored(ia3.scale[layer]).reshape(shape)
+            tensors[key_of(name, layer, IA3, model)] = stored(ia3.scale[layer]).reshape(shape)
     return tensors
 
 
@@ -191,14 +191,14 @@ def read_ia3(
     Raises:
         UserError: for a tensor that is missing, of another shape or model, or not finite.
     """
-    names = adapted_names(weights)
-    expected = {key_of(name, layer, IA3) for name in names for layer in range(model.layers)}
+    names = adapted_names(weights, model)
+    expected = {key_of(name, layer, IA3, model) for name in names for layer in range(model.layers)}
     check_names(weights, expected, "(IA)^3", model)
     cfg = config(names)
 
     def one(name: str) -> Ia3:
         why = f"feedforward_modules of {CONFIG} and this model"
-        keys = [key_of(name, layer, IA3) for layer in range(model.layers)]
+        keys = [key_of(name, layer, IA3, model) for layer in range(model.layers)]
         rows = (read(weights, key, _ia3_shape(name, cfg, model), why).reshape(-1) for key in keys)
         return Ia3(stacked(rows), name in cfg.feedforward)
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 import jax.numpy as jnp
 import numpy as np
 
-from lqlm.adapters.configs import BIASES, LINEARS, module_name
+from lqlm.adapters.configs import BIASES, LINEARS, linears_of
 from lqlm.errors import UserError
 from lqlm.io.safetensors import SafeTensors
 from lqlm.models.config import ModelConfig
-from lqlm.models.convert import layer_tensors
+from lqlm.models.convert import layer_tensors, root_of
 from lqlm.quant.qtensor import check_finite
 from lqlm.types import Array, PyTree
 
 CONFIG = "adapter_config.json"
-_KEY = re.compile(r"base_model\.model\.model\.layers\.\d+\.(?:self_attn|mlp)\.(\w+)\.(?:lora_|ia3_l)\S*")
+_KEY = r"base_model\.model\.{}\.layers\.\d+\.(\S+?)\.(?:lora_|ia3_l)\S*"
 
 
 def shape_of(name: str, cfg: ModelConfig) -> tuple[int, int]:
@@ -24,15 +24,29 @@ def shape_of(name: str, cfg: ModelConfig) -> tuple[int, int]:
     return fan_in, fan_out
 
 
-def key_of(name: str, layer: int, suffix: str) -> str:
+def module_of(name: str, layer: int, cfg: ModelConfig) -> str:
+    """The name of a linear map in Hugging Face's model."""
+    return f"{root_of(cfg)}.layers.{layer}.{_inner(name, cfg)}"
+
+
+def _inner(name: str, cfg: ModelConfig) -> str:
+    return layer_tensors(cfg)[name][0].removesuffix(".weight")
+
+
+def target_of(name: str, cfg: ModelConfig) -> str:
+    """The last part of that name, by which PEFT's config names targets."""
+    return _inner(name, cfg).rpartition(".")[2]
+
+
+def key_of(name: str, layer: int, suffix: str, cfg: ModelConfig) -> str:
     """The key of a tensor of one linear map, such as ``lora_A.weight`` or ``ia3_l``."""
-    return f"base_model.model.{module_name(name, layer)}.{suffix}"
+    return f"base_model.model.{module_of(name, layer, cfg)}.{suffix}"
 
 
-def bias_key(bias: str, layer: int, adapted: Iterable[str]) -> str:
+def bias_key(bias: str, layer: int, adapted: Iterable[str], cfg: ModelConfig) -> str:
     """The key of a trained bias of the base; PEFT's adapted maps hold theirs one level deeper."""
     name = next(linear for linear, its in BIASES.items() if its == bias)
-    return key_of(name, layer, "base_layer.bias" if name in set(adapted) else "bias")
+    return key_of(name, layer, "base_layer.bias" if name in set(adapted) else "bias", cfg)
 
 
 def in_order(adapters: PyTree) -> list[str]:
@@ -45,10 +59,11 @@ def in_order(adapters: PyTree) -> list[str]:
     return [name for name in LINEARS if name in adapters["layers"]]
 
 
-def adapted_names(weights: SafeTensors) -> tuple[str, ...]:
+def adapted_names(weights: SafeTensors, cfg: ModelConfig) -> tuple[str, ...]:
     """The linear maps that a file adapts, in the model's order."""
-    matches = [_KEY.fullmatch(key) for key in weights.names]
-    names = {m[1] for m in matches if m is not None}
+    matches = [re.fullmatch(_KEY.format(re.escape(root_of(cfg))), key) for key in weights.names]
+    found = {m[1] for m in matches if m is not None}
+    names = {name for name in linears_of(layer_tensors(cfg)) if _inner(name, cfg) in found}
     if not weights.names:
         raise UserError(f"{weights.path}: holds no tensor; save the adapter again")
     return tuple(name for name in LINEARS if name in names)

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lqlm.adapters.configs import LINEARS
+from lqlm.adapters.configs import linears_of
 from lqlm.errors import UserError
 from lqlm.io.export import as_hf, check_dtype, entries, write_model
 from lqlm.io.packed import PackedWeights
 from lqlm.io.safetensors import SafeTensors
 from lqlm.io.tokenizer import Tokenizer
 from lqlm.models.config import ModelConfig, config_to_hf
-from lqlm.models.convert import layer_tensors
+from lqlm.models.convert import layer_tensors, root_of
 from lqlm.quant.budget import label
 from lqlm.quant.double import DoubleQuantized
 from lqlm.quant.qtensor import QTensor, QuantConfig, check_finite, quantize
@@ -210,6 +210,7 @@ def _read_format(settings: Any, where: str) -> QuantConfig:
 
 
 def _linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    table = [layer_tensors(config)[key] for key in LINEARS]
+    tensors = layer_tensors(config)
+    table = [tensors[key] for key in linears_of(tensors)]
     places = [(layer, *entry) for layer in range(config.layers) for entry in table]
-    return {f"model.layers.{layer}.{inner}": (shape[1], shape[0]) for layer, inner, shape in places}
+    return {f"{root_of(config)}.layers.{layer}.{inner}": (shape[1], shape[0]) for layer, inner, shape in places}

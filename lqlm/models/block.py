@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from lqlm.adapters.configs import BIASES, LINEARS
 from lqlm.adapters.lora import Ia3, Lora, apply_dora, apply_ia3, apply_lora
 from lqlm.adapters.taps import Tap, tap_input, tap_output
-from lqlm.layout import BATCH, constrain
+from lqlm.layout import BATCH, constrain, lookup
 from lqlm.models.bits import from_bits
 from lqlm.models.config import ModelConfig
-from lqlm.models.layers import rms_norm, rope_tables, rotate
+from lqlm.models.layers import norm, rms_norm, rope_tables, rotate
+from lqlm.models.opt import FIRST_POSITION
 from lqlm.models.remat import Remat, checkpointed, remat_scan
 from lqlm.quant.mixed import MixedStack
 from lqlm.quant.qtensor import QTensor
@@ -43,7 +44,8 @@ def run_layers(
     """Scan the stacked layers: ``(x, outputs of attend stacked over layers, final state)``.
 
     Args:
-        base: weights; only ``base["layers"]`` is read, its 16-bit stacks maybe as bits (:mod:`lqlm.models.bits`).
+        base: weights; ``base["layers"]`` is read, its 16-bit stacks maybe as bits (:mod:`lqlm.models.bits`), and the
+            table of learned positions where there is one.
         adapters: or None.
         x: ``[B, T, D]``.
         positions: ``[B, T]``.
@@ -54,7 +56,9 @@ def run_layers(
         key: for dropout.
         remat: what the backward pass finds and what it computes again, see :mod:`lqlm.models.remat`.
     """
-    tables = rope_tables(positions, cfg)
+    tables = None if cfg.learned_positions else rope_tables(positions, cfg)
+    if cfg.learned_positions:
+        x = x + lookup(base["positions"], positions + FIRST_POSITION)
     mixed = {name: w for name, w in base["layers"].items() if isinstance(w, MixedStack)}
     layers = {name: w for name, w in base["layers"].items() if name not in mixed}
     tuned = {} if adapters is None else adapters.get("layers", {})
@@ -89,7 +93,7 @@ def block(
     x: Array,
     layer: PyTree,
     tuned: PyTree,
-    tables: tuple[Array, Array],
+    tables: tuple[Array, Array] | None,
     attend: Attend,
     cfg: ModelConfig,
     cache: Any,
@@ -97,18 +101,24 @@ def block(
     key: Key | None,
     number: Array | None = None,
 ) -> tuple[Array, Any, Any]:
-    """One pre-norm layer: ``x + attention(norm(x))``, then ``x + down(silu(gate(norm(x))) * up(norm(x)))``."""
-    h = rms_norm(x, layer["input_norm"], cfg.norm_eps)
+    """One pre-norm layer: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``."""
+    h = norm(x, layer, "input_norm", cfg.norm_eps)
     q = _heads(linear(h, layer, tuned, "q_proj", key, number), layer.get("q_norm"), cfg)
     k = _heads(linear(h, layer, tuned, "k_proj", key, number), layer.get("k_norm"), cfg)
     v = _heads(linear(h, layer, tuned, "v_proj", key, number), None, cfg)
     mixed, out, state = attend(rotate(q, tables), rotate(k, tables), v, cache, state)
     x = x + linear(mixed.reshape(*x.shape[:-1], -1), layer, tuned, "o_proj", key, number)
-    h = rms_norm(x, layer["post_norm"], cfg.norm_eps)
-    gated = jax.nn.silu(linear(h, layer, tuned, "gate_proj", key, number)) * linear(
-        h, layer, tuned, "up_proj", key, number
-    )
-    return x + linear(gated, layer, tuned, "down_proj", key, number), out, state
+    h = norm(x, layer, "post_norm", cfg.norm_eps)
+    return x + _feed_forward(h, layer, tuned, cfg, key, number), out, state
+
+
+def _feed_forward(
+    h: Array, layer: PyTree, tuned: PyTree, cfg: ModelConfig, key: Key | None, number: Array | None
+) -> Array:
+    """``down(silu(gate(h)) * up(h))``, or ``down(relu(up(h)))`` where nothing gates."""
+    up = linear(h, layer, tuned, "up_proj", key, number)
+    inner = jax.nn.silu(linear(h, layer, tuned, "gate_proj", key, number)) * up if cfg.gated else jax.nn.relu(up)
+    return linear(inner, layer, tuned, "down_proj", key, number)
 
 
 def _heads(x: Array, norm_H: Array | None, cfg: ModelConfig) -> Array:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lqlm.errors import UserError
+from lqlm.models.opt import as_opt, from_opt
 
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "opt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +32,17 @@ class ModelConfig:
     """What ``forward`` must know about a model besides its arrays; hashable, so it can be a static argument.
 
     Attributes:
-      family: one of ``llama``, ``qwen2``, ``qwen3``, ``mistral``.
+      family: one of ``llama``, ``qwen2``, ``qwen3``, ``mistral``, ``opt`` (see :mod:`lqlm.models.opt`).
       vocab_size: V, rows of the embedding.
       width: D, of the residual stream.
-      ffn: F, of the gated feed-forward layer.
+      ffn: F, of the feed-forward layer, which is gated but in OPT.
       layers: L.
       heads: N, query heads.
       kv_heads: K, key/value heads; N is a multiple of K.
       head_dim: H, of one head; not always width / heads.
       rope_theta: base of the rotary frequencies.
       rope_scaling: their stretching, or None.
-      norm_eps: epsilon of RMSNorm.
+      norm_eps: epsilon of RMSNorm, or OPT's LayerNorm.
       tied: whether the head is the transposed embedding.
       qkv_bias: whether q, k and v have a bias.
       qk_norm: whether q and k are RMS-normalized per head before the rotation.
@@ -66,6 +67,16 @@ class ModelConfig:
     max_positions: int
     sliding_window: int | None
 
+    @property
+    def learned_positions(self) -> bool:
+        """Whether positions are rows of a table and not rotations."""
+        return self.family == "opt"
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layer is gated by a third linear map."""
+        return self.family != "opt"
+
 
 def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """Reads a Hugging Face config, with the defaults that transformers gives to a missing key.
@@ -87,6 +98,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     4
     """
     family = _family(config)
+    config = from_opt(config) if family == "opt" else config
     heads = _size(config, "num_attention_heads")
     width = _size(config, "hidden_size")
     theta, scaling = _rope(config)
@@ -205,7 +217,7 @@ def _check(config: Mapping[str, Any], cfg: ModelConfig) -> None:
         raise UserError("config: mlp_bias true is not supported; use a model without biases in its feed-forward layers")
     if cfg.heads % cfg.kv_heads:
         raise UserError(f"config: {cfg.heads} attention heads cannot share {cfg.kv_heads} key/value heads evenly")
-    if cfg.head_dim % 2:
+    if cfg.head_dim % 2 and not cfg.learned_positions:
         raise UserError(f"config: head_dim {cfg.head_dim} is odd; the rotation needs pairs")
 
 
@@ -230,6 +242,7 @@ _ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "mistral": "MistralForCausalLM",
+    "opt": "OPTForCausalLM",
 }
 
 
@@ -267,6 +280,8 @@ def config_to_hf(cfg: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": cfg.max_positions,
         **_window_to_hf(cfg),
     }
+    if cfg.family == "opt":
+        return as_opt(found)
     return found if cfg.family in ("qwen2", "mistral") else {**found, "attention_bias": cfg.qkv_bias}
 
 

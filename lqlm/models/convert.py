@@ -1,7 +1,8 @@
 """From tensors under Hugging Face names to the base tree that ``forward`` reads.
 
-The base tree: ``{"embed": [V, D], "norm": [D], "head": [D, V] (absent when tied), "layers": {...}}``; in ``layers``
-every array has a leading axis L, linear maps are ``[L, in, out]`` or a QTensor of that shape, and the keys are those of
+The base tree: ``{"embed": [V, D], "norm": [D], "head": [D, V] (absent when tied), "layers": {...}}``, of OPT also
+``"norm_bias": [D]`` and the table ``"positions": [2 + max_positions, D]``; in ``layers`` every array has a leading axis
+L, linear maps are ``[L, in, out]`` or a QTensor of that shape, and the keys are those of
 :func:`layer_tensors`.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from lqlm.adapters.configs import LINEARS
 from lqlm.errors import UserError
+from lqlm.models import opt
 from lqlm.models.config import ModelConfig
 from lqlm.quant.mixed import MixedStack, mixed_stack
 from lqlm.quant.qtensor import QTensor, QuantConfig, check_finite, quantize
@@ -37,6 +39,8 @@ def layer_tensors(cfg: ModelConfig, output_bias: bool = False) -> dict[str, tupl
       Key in ``base["layers"]`` to the Hugging Face name inside ``model.layers.N`` and the shape there, ``[out, in]``
       for linear maps.
     """
+    if cfg.family == "opt":
+        return opt.layer_shapes(cfg.width, cfg.ffn)
     width, ffn, own, shared = cfg.width, cfg.ffn, cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
     found: dict[str, tuple[str, tuple[int, ...]]] = {
         "input_norm": ("input_layernorm.weight", (width,)),
@@ -55,6 +59,24 @@ def layer_tensors(cfg: ModelConfig, output_bias: bool = False) -> dict[str, tupl
     if cfg.qk_norm:
         found |= {f"{name}_norm": (f"self_attn.{name}_norm.weight", (cfg.head_dim,)) for name in ("q", "k")}
     return found
+
+
+def root_of(cfg: ModelConfig) -> str:
+    """What stands before ``layers.N`` in the names of a model's tensors."""
+    return "model.decoder" if cfg.family == "opt" else "model"
+
+
+def outer_tensors(cfg: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What a model consists of besides its layers: key in the base to the Hugging Face name and the shape there."""
+    root, final = root_of(cfg), "final_layer_norm" if cfg.family == "opt" else "norm"
+    found: dict[str, tuple[str, tuple[int, ...]]] = {
+        "embed": (f"{root}.embed_tokens.weight", (cfg.vocab_size, cfg.width)),
+        "norm": (f"{root}.{final}.weight", (cfg.width,)),
+    }
+    if cfg.learned_positions:
+        found["norm_bias"] = (f"{root}.{final}.bias", (cfg.width,))
+        found["positions"] = (opt.POSITIONS, (opt.FIRST_POSITION + cfg.max_positions, cfg.width))
+    return found if cfg.tied else {**found, "head": ("lm_head.weight", (cfg.vocab_size, cfg.width))}
 
 
 def from_hf_tensors(
@@ -98,19 +120,16 @@ def from_hf_tensors(
         return _read(get, name, shape, describe)
 
     def stack(key: str, name: str, shape: tuple[int, ...]) -> PyTree:
-        names = [f"model.layers.{i}.{name}" for i in range(cfg.layers)]
+        names = [f"{root_of(cfg)}.layers.{i}.{name}" for i in range(cfg.layers)]
         given = [packed(each) for each in names] if packed is not None and key in LINEARS else []
         if any(q is not None for q in given):
             return _given(given, read, names, shape, describe, dtype)
         return _stack(read, key, names, shape, quant, dtype)
 
-    base: dict[str, PyTree] = {
-        "embed": _dense(read("model.embed_tokens.weight", (cfg.vocab_size, cfg.width)), dtype),
-        "norm": _dense(read("model.norm.weight", (cfg.width,)), dtype),
-        "layers": {key: stack(key, *table[key]) for key in table},
-    }
-    if not cfg.tied:
-        base["head"] = _dense(read("lm_head.weight", (cfg.vocab_size, cfg.width)).T, dtype)
+    base: dict[str, PyTree] = {"layers": {key: stack(key, *table[key]) for key in table}}
+    for key, (name, shape) in outer_tensors(cfg).items():
+        array = read(name, shape)
+        base[key] = _dense(array.T if key == "head" else array, dtype)
     return base
 
 
@@ -124,8 +143,8 @@ def _check_names(
         raise UserError(
             f"{describe('lm_head.weight')} is missing; if the model is tied, set tie_word_embeddings to true"
         )
-    needed = {f"model.layers.{i}.{name}" for i in range(cfg.layers) for name, _ in table.values()}
-    needed |= {"model.embed_tokens.weight", "model.norm.weight"}
+    needed = {f"{root_of(cfg)}.layers.{i}.{name}" for i in range(cfg.layers) for name, _ in table.values()}
+    needed |= {name for name, _ in outer_tensors(cfg).values()}
     for name in sorted(needed - present):
         raise UserError(f"{describe(name)} is missing; the checkpoint is incomplete or its config is another model's")
     # A tensor that is not understood would be left out of the computation: wrong numbers instead of an error.

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lqlm.adapters.configs import LINEARS
+from lqlm.adapters.configs import linears_of
 from lqlm.adapters.taps import Tap
 from lqlm.errors import UserError
 from lqlm.models.config import ModelConfig
+from lqlm.models.convert import layer_tensors
 from lqlm.models.perplexity import window_nll
 from lqlm.quant.budget import Format, allocate, format_bytes, format_errors, in_formats, label
 from lqlm.quant.mixed import MixedStack, layers_of
@@ -87,7 +88,7 @@ def moments(base: PyTree, tokens_BT: Array, cfg: ModelConfig, *, chunk: int = 51
     def loss(taps: PyTree) -> Array:
         return jnp.sum(window_nll(base, taps, tokens_BT, cfg, chunk=chunk, remat="full"))
 
-    sums = jax.grad(loss)({"layers": {name: tap(name) for name in LINEARS}})
+    sums = jax.grad(loss)({"layers": {name: tap(name) for name in linears_of(base["layers"])}})
     return jax.tree.map(lambda total: total / tokens_BT.size, sums["layers"])
 
 
@@ -107,7 +108,7 @@ def tabulate(base: PyTree, formats: Sequence[Format], found: Moments | None, *, 
         UserError: when a linear map of the base is quantized already.
     """
     columns: dict[Place, tuple[tuple[int, int], list[float]]] = {}
-    for name in LINEARS:
+    for name in linears_of(base["layers"]):
         w = _dense_stack(base, name)
         taps = None if found is None else found[name]
         weights = (None, None) if taps is None else (taps.inputs, taps.outputs if outputs else None)
@@ -129,7 +130,7 @@ def _dense_stack(base: PyTree, name: str) -> Array:
 
 def uniform(cfg: ModelConfig, fmt: Format) -> dict[str, list[Format]]:
     """The assignment that gives every matrix the same format."""
-    return {name: [fmt] * cfg.layers for name in LINEARS}
+    return {name: [fmt] * cfg.layers for name in linears_of(layer_tensors(cfg))}
 
 
 def apply_formats(base: PyTree, assignment: Assignment) -> PyTree:
@@ -149,7 +150,7 @@ def apply_formats(base: PyTree, assignment: Assignment) -> PyTree:
 
 def formats_of(base: PyTree) -> dict[str, list[Format]]:
     """The format of every layer of each linear map, as the base holds it; the inverse of :func:`apply_formats`."""
-    return {name: [_format(part) for part in _parts(base["layers"][name])] for name in LINEARS}
+    return {name: [_format(part) for part in _parts(base["layers"][name])] for name in linears_of(base["layers"])}
 
 
 def _parts(w: MixedStack | QTensor | Array) -> list[QTensor | Array]:
@@ -162,7 +163,7 @@ def _format(w: QTensor | Array) -> QuantConfig | None:
 
 def linear_bytes(base: PyTree) -> int:
     """Bytes of all linear maps, as they are held."""
-    return tree_bytes([base["layers"][name] for name in LINEARS])
+    return tree_bytes([base["layers"][name] for name in linears_of(base["layers"])])
 
 
 def labels(assignment: Assignment) -> dict[str, list[str]]:

@@ -27,7 +27,7 @@ from lqlm.models.kv_cache import (
     write,
     zeros,
 )
-from lqlm.models.layers import attention, prefix_attention, rms_norm
+from lqlm.models.layers import attention, norm, prefix_attention
 from lqlm.models.masks import positions_of, visible
 from lqlm.models.remat import Remat
 from lqlm.models.transformer import bind, hidden_and_keys
@@ -123,7 +123,7 @@ def forward_groups(
     x, _, _ = run_layers(base, adapters, x, seen.pos, attend, cfg, caches=caches, key=dropout_key, remat=remat)
     x_prompt, x_own = _split(x, *own.shape[1:])
     last = jnp.broadcast_to(x_prompt[:, None, -1:], (*own.shape[:2], 1, x.shape[-1]))
-    return rms_norm(jnp.concatenate([last, x_own], axis=2), base["norm"], cfg.norm_eps)
+    return norm(jnp.concatenate([last, x_own], axis=2), base, "norm", cfg.norm_eps)
 
 
 class _GroupSeen(NamedTuple):
@@ -197,7 +197,7 @@ def decode_step(
     caches = (jnp.arange(cfg.layers, dtype=jnp.int32), prefix.k_LBPKH, prefix.v_LBPKH)
     x, pos = lookup(base["embed"], tokens_BG), jnp.broadcast_to(pos_BG, tokens_BG.shape)
     x, _, state = run_layers(_with_bits(base), adapters, x, pos, attend, cfg, caches=caches, state=OwnCache(*own))
-    return rms_norm(x, base["norm"], cfg.norm_eps), state
+    return norm(x, base, "norm", cfg.norm_eps), state
 
 
 def _with_bits(base: PyTree) -> PyTree:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from lqlm.adapters.configs import LINEARS
 from lqlm.models.config import ModelConfig
-from lqlm.models.convert import layer_tensors
+from lqlm.models.convert import layer_tensors, outer_tensors
 from lqlm.types import Array, Key, PyTree
 
 _INTO_RESIDUAL = ("o_proj", "down_proj")
@@ -26,7 +26,7 @@ def init_base(key: Key, cfg: ModelConfig, dtype: str = "float32", *, std: float 
         A dense base tree, see :mod:`lqlm.models.convert`.
     """
     table = layer_tensors(cfg)
-    keys = iter(jax.random.split(key, len(table) + 2))
+    keys = iter(jax.random.split(key, len(table) + 2 + cfg.learned_positions))
 
     def normal(shape: tuple[int, ...], scale: float) -> Array:
         return (scale * jax.random.normal(next(keys), shape)).astype(dtype)
@@ -42,4 +42,7 @@ def init_base(key: Key, cfg: ModelConfig, dtype: str = "float32", *, std: float 
         "norm": jnp.ones((cfg.width,), dtype),
         "layers": {name: tensor(name, shape) for name, (_, shape) in table.items()},
     }
+    if cfg.learned_positions:
+        rows = outer_tensors(cfg)["positions"][1]
+        base |= {"norm_bias": jnp.zeros((cfg.width,), dtype), "positions": normal(rows, std)}
     return base if cfg.tied else {**base, "head": normal((cfg.width, cfg.vocab_size), std)}

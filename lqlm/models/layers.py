@@ -1,4 +1,4 @@
-"""The pieces of a decoder layer, each a pure function: RMSNorm, rotary positions, attention with a shared prefix."""
+"""The pieces of a decoder layer, each a pure function: norms, rotary positions, attention with a shared prefix."""
 
 import math
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lqlm.models.config import ModelConfig
-from lqlm.types import Array
+from lqlm.types import Array, PyTree
 
 # Low enough that exp gives exactly 0, and finite, so that a row without any key yields no NaN.
 MASKED = -1e30
@@ -19,6 +19,21 @@ def rms_norm(x: Array, scale_D: Array, eps: float) -> Array:
     normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     scale = jnp.expand_dims(scale_D, range(x.ndim - 1))
     return normed.astype(x.dtype) * scale.astype(x.dtype)
+
+
+def layer_norm(x: Array, scale_D: Array, bias_D: Array, eps: float) -> Array:
+    """``(x - mean(x)) / sqrt(var(x) + eps) * scale + bias`` over the last axis (Ba et al. 2016), in float32 inside."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    scale, bias = (jnp.expand_dims(part, range(x.ndim - 1)).astype(jnp.float32) for part in (scale_D, bias_D))
+    return (normed * scale + bias).astype(x.dtype)
+
+
+def norm(x: Array, weights: PyTree, name: str, eps: float) -> Array:
+    """The norm ``name`` of a tree of weights: a LayerNorm where it has a bias, else an RMSNorm."""
+    bias = weights.get(f"{name}_bias")
+    return rms_norm(x, weights[name], eps) if bias is None else layer_norm(x, weights[name], bias, eps)
 
 
 def rope_frequencies(cfg: ModelConfig) -> np.ndarray:
@@ -48,13 +63,15 @@ def rope_tables(positions: Array, cfg: ModelConfig) -> tuple[Array, Array]:
     return jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
 
 
-def rotate(x: Array, tables: tuple[Array, Array]) -> Array:
+def rotate(x: Array, tables: tuple[Array, Array] | None) -> Array:
     """Rotary position embedding (Su et al. 2021, arXiv:2104.09864) in the half-split layout of Hugging Face.
 
     Args:
         x: ``[..., heads, H]``.
-        tables: from :func:`rope_tables` for the same leading axes.
+        tables: from :func:`rope_tables` for the same leading axes; None: nothing is rotated.
     """
+    if tables is None:
+        return x
     cos, sin = tables
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -1,9 +1,18 @@
 """Log-probabilities that a model gives to completions: what the trainer computes and the sampler must agree with."""
 
 import functools
+from typing import Any
+
+import jax
 
 from lqlm.layout import shardwise
-from lqlm.logprobs import chunked_token_logprobs
+from lqlm.logprobs import (
+    TokenStatistics,
+    chunked_scores,
+    chunked_token_logprobs,
+    token_logprobs,
+    token_statistics,
+)
 from lqlm.models.config import ModelConfig
 from lqlm.models.groups import forward_groups
 from lqlm.models.remat import Remat
@@ -47,18 +56,6 @@ def completion_logprobs(
     Returns:
         Float32 ``[B, G, C]`` log-probabilities (at padding: finite, and without meaning) and entropies or None.
     """
-    base, adapters = bind(base, adapters)
-    hidden = forward_groups(
-        base,
-        adapters,
-        prompts_BP,
-        prompt_mask_BP,
-        completions_BGC,
-        completion_mask_BGC,
-        cfg,
-        dropout_key=dropout_key,
-        remat=remat,
-    )
     score = functools.partial(
         chunked_token_logprobs,
         temperature=temperature or 1.0,
@@ -66,11 +63,60 @@ def completion_logprobs(
         with_entropy=with_entropy,
         entropy_gradient=entropy_gradient,
     )
-    logp, entropy = shardwise(
+    arrays = prompts_BP, prompt_mask_BP, completions_BGC, completion_mask_BGC
+    logp, entropy = _scores(score, base, adapters, *arrays, cfg, dropout_key, remat)
+    return logp, entropy
+
+
+def completion_statistics(
+    base: PyTree,
+    adapters: PyTree | None,
+    prompts_BP: Array,
+    prompt_mask_BP: Array,
+    completions_BGC: Array,
+    completion_mask_BGC: Array,
+    cfg: ModelConfig,
+    *,
+    chunk: int = 1024,
+    dropout_key: Key | None = None,
+    remat: Remat = "none",
+) -> tuple[Array, TokenStatistics]:
+    """Log-probabilities as :func:`completion_logprobs`, and what else the logits say; arguments as there.
+
+    Returns:
+        Float32 ``[B, G, C]`` log-probabilities and :class:`lqlm.logprobs.TokenStatistics` of ``[B, G, C]``; at padding
+        finite, and without meaning.
+    """
+
+    def both(logits: Array, targets: Array) -> tuple[Array, TokenStatistics]:
+        return token_logprobs(logits, targets), token_statistics(logits, targets)
+
+    score = functools.partial(chunked_scores, score=both, chunk=chunk)
+    arrays = prompts_BP, prompt_mask_BP, completions_BGC, completion_mask_BGC
+    logp, seen = _scores(score, base, adapters, *arrays, cfg, dropout_key, remat)
+    return logp, seen
+
+
+def _scores(
+    score: Any,
+    base: PyTree,
+    adapters: PyTree | None,
+    prompts_BP: Array,
+    prompt_mask_BP: Array,
+    completions_BGC: Array,
+    completion_mask_BGC: Array,
+    cfg: ModelConfig,
+    dropout_key: Key | None,
+    remat: Remat,
+) -> PyTree:
+    """``score(hidden, head, targets)`` of every completion token, each array ``[B, G, C]``."""
+    base, adapters = bind(base, adapters)
+    arrays = prompts_BP, prompt_mask_BP, completions_BGC, completion_mask_BGC
+    hidden = forward_groups(base, adapters, *arrays, cfg, dropout_key=dropout_key, remat=remat)
+    scores = shardwise(
         lambda hidden, targets: score(hidden, lambda h: logits(base, h), targets),
         hidden.reshape(-1, hidden.shape[-1]),
         completions_BGC.reshape(-1),
         rows=len(completions_BGC),
     )
-    shape = completions_BGC.shape
-    return logp.reshape(shape), None if entropy is None else entropy.reshape(shape)
+    return jax.tree.map(lambda x: x.reshape(completions_BGC.shape), scores)

@@ -1,4 +1,4 @@
-"""A decoder-only transformer as functions of ``(base, adapters, tokens)``: Llama, Qwen2, Qwen3, Mistral.
+"""A decoder-only transformer as functions of ``(base, adapters, tokens)``: Llama, Qwen2, Qwen3, Mistral, OPT.
 
 The base is always an argument, and so are the adapters: the reference policy is the same function with
 ``adapters=None``, and several adapters share one base.
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from lqlm.models.block import run_layers
 from lqlm.models.config import ModelConfig
-from lqlm.models.layers import attention, rms_norm
+from lqlm.models.layers import attention, norm
 from lqlm.models.masks import positions_of, rows_seen, segment_positions, visible
 from lqlm.models.remat import Remat
 from lqlm.models.virtual import embed, extended, prefix_caches, prefix_length, prompt_length, with_prefix
@@ -91,7 +91,7 @@ def hidden_and_keys(
 
     caches, x = prefix_caches(adapters), embed(base, adapters, tokens_BT)
     x, kv, _ = run_layers(base, adapters, x, pos, attend, cfg, caches=caches, key=key, remat=remat)
-    return rms_norm(x, base["norm"], cfg.norm_eps), kv
+    return norm(x, base, "norm", cfg.norm_eps), kv
 
 
 def logits(base: PyTree, hidden: Array) -> Array:

@@ -7,7 +7,8 @@
     pot 1.5 ; fold call raise 3 6 10 all 100
 
 A seat's actions are letters with amounts, streets parted by "/": a ante, p post, f fold, k check, c call, b bet,
-r raise.
+r raise.  A line of features comes before the last: ``eq 62; odds 25; outs 8; draws gutshot; made top pair; spot 2 1 0
+300`` (opponents, those who act later, raises on the street, what a call costs).
 """
 
 import re
@@ -16,13 +17,14 @@ from typing import TypeVar
 
 from lqlm.poker import cards
 from lqlm.poker.record import Game, HandError, Limit
-from lqlm.poker.state import Features, Habits, Said, State, View
+from lqlm.poker.state import Habits, Said, State, View
+from lqlm.poker.told import Features, Spot
 
 _Name = TypeVar("_Name", Game, Limit)
-_LETTERS = {"ante": "a", "post": "p", "fold": "f", "check": "k", "call": "c", "bet": "b", "raise": "r"}
-_WORDS = {letter: word for word, letter in _LETTERS.items()}
-_LIMITS = {Limit.NO_LIMIT: "NL", Limit.POT_LIMIT: "PL", Limit.FIXED: "FL"}
-_GAMES = {
+ACTION_LETTERS = {"ante": "a", "post": "p", "fold": "f", "check": "k", "call": "c", "bet": "b", "raise": "r"}
+ACTION_WORDS = {letter: word for word, letter in ACTION_LETTERS.items()}
+LIMIT_LETTERS = {Limit.NO_LIMIT: "NL", Limit.POT_LIMIT: "PL", Limit.FIXED: "FL"}
+GAME_LETTERS = {
     Game.HOLDEM: "H",
     Game.OMAHA: "O",
     Game.OMAHA_HILO: "O8",
@@ -33,30 +35,37 @@ _GAMES = {
 }
 
 
-def _plain(amount: Decimal) -> str:
+def plain(amount: Decimal) -> str:
+    """The shortest text of an amount.
+
+    >>> plain(Decimal("2.50")), plain(Decimal("1E+2"))
+    ('2.5', '100')
+    """
     text = format(amount, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def write_compact(state: State) -> str:
     """The compact prompt of a state."""
-    game = _LIMITS[state.limit] + _GAMES[state.game]
-    blinds = f"{_plain(state.small)}/{_plain(state.big)}"
+    game = LIMIT_LETTERS[state.limit] + GAME_LETTERS[state.game]
+    blinds = f"{plain(state.small)}/{plain(state.big)}"
     seats = "-".join(map(str, state.order))
     lines = [f"{game} {state.currency or 'chips'} {blinds} {seats} sb{state.small_blind}"]
     held, board = cards.text(state.cards, ""), cards.text(state.board, "") or "-"
-    lines.append(f"me {state.me} {held} {_plain(state.money)}{_actions(state.actions)} ; {board}")
-    lines += [f"{v.seat} {_plain(v.money)}{_actions(v.actions)}{_habits(v.habits)}" for v in state.views]
+    lines.append(f"me {state.me} {held} {plain(state.money)}{_actions(state.actions)} ; {board}")
+    lines += [f"{v.seat} {plain(v.money)}{_actions(v.actions)}{_habits(v.habits)}" for v in state.views]
     lines += _features(state.features)
-    choices = "".join(f" {_plain(choice)}" for choice in state.choices)
-    everything = f" all {_plain(state.all_in)}" if state.all_in else ""
-    return "\n".join([*lines, f"pot {_plain(state.pot)} ; {' '.join(state.legal)}{choices}{everything}"])
+    choices = "".join(f" {plain(choice)}" for choice in state.choices)
+    everything = f" all {plain(state.all_in)}" if state.all_in else ""
+    return "\n".join([*lines, f"pot {plain(state.pot)} ; {' '.join(state.legal)}{choices}{everything}"])
 
 
 def _actions(said: tuple[Said, ...]) -> str:
     text, street = "", 0
     for item in said:
-        text += " " + "/" * (item.street - street) + _LETTERS[item.word] + (_plain(item.amount) if item.amount else "")
+        text += (
+            " " + "/" * (item.street - street) + ACTION_LETTERS[item.word] + (plain(item.amount) if item.amount else "")
+        )
         street = item.street
     return text
 
@@ -72,6 +81,9 @@ def _features(features: Features) -> list[str]:
     named = {"eq": features.equity, "odds": features.pot_odds, "outs": features.outs}
     parts = [f"{name} {value}" for name, value in named.items() if value is not None]
     parts += [f"draws {', '.join(features.draws)}"] if features.draws else []
+    parts += [f"made {features.made}"] if features.made else []
+    if spot := features.spot:
+        parts.append(f"spot {spot.live} {spot.behind} {spot.raises} {plain(spot.call)}")
     return (["; ".join(parts)] if parts else []) + ([f"style {features.style}"] if features.style else [])
 
 
@@ -94,8 +106,8 @@ def read_compact(prompt: str) -> State:
     views = [found for line in lines[2:-1] if (found := _VIEW.fullmatch(line))]
     features = _read_features(lines[2 + len(views) : -1])
     return State(
-        game=_of(_GAMES, first[2]),
-        limit=_of(_LIMITS, first[1]),
+        game=named(GAME_LETTERS, first[2]),
+        limit=named(LIMIT_LETTERS, first[1]),
         currency="" if first[3] == "chips" else first[3],
         small=Decimal(first[4]),
         big=Decimal(first[5]),
@@ -123,7 +135,12 @@ def _match(pattern: re.Pattern[str], lines: list[str], at: int) -> re.Match[str]
     return found
 
 
-def _of(names: dict[_Name, str], text: str) -> _Name:
+def named(names: dict[_Name, str], text: str) -> _Name:
+    """The game or limit of such letters.
+
+    Raises:
+        HandError: when there is none.
+    """
     for value, name in names.items():
         if name == text:
             return value
@@ -135,9 +152,9 @@ def _read_actions(text: str) -> tuple[Said, ...]:
     for item in text.split():
         letters = item.lstrip("/")
         street += len(item) - len(letters)
-        if letters[:1] not in _WORDS:
+        if letters[:1] not in ACTION_WORDS:
             raise HandError(f"no action {item!r} in a compact prompt")
-        said.append(Said(street, _WORDS[letters[0]], Decimal(letters[1:] or 0)))
+        said.append(Said(street, ACTION_WORDS[letters[0]], Decimal(letters[1:] or 0)))
     return tuple(said)
 
 
@@ -155,4 +172,11 @@ def _read_features(lines: list[str]) -> Features:
     told = dict(part.split(" ", 1) for part in lines[0].split("; ")) if lines else {}
     equity, odds, outs = (int(told[name]) if name in told else None for name in ("eq", "odds", "outs"))
     draws = tuple(told["draws"].split(", ")) if "draws" in told else ()
-    return Features(equity, odds, outs, draws, style)
+    return Features(equity, odds, outs, draws, style, told.get("made", ""), _read_spot(told.get("spot")))
+
+
+def _read_spot(text: str | None) -> Spot | None:
+    if not text:
+        return None
+    live, behind, raises, call = text.split()
+    return Spot(int(live), int(behind), int(raises), Decimal(call))

@@ -1,4 +1,6 @@
-"""Prompts of a decision: PokerGPT's template, and a compact one of a third of its tokens; both can be read back.
+"""Prompts of a decision: PokerGPT's template, a compact one of a third of its tokens, and a terse one of a tenth.
+
+All can be read back into the state that they show.
 
 The order and the wording of the first follow arXiv 2401.06781; a line of given features comes before the pot.
 """
@@ -8,11 +10,13 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from lqlm.poker import cards
-from lqlm.poker.compact import read_compact, write_compact
+from lqlm.poker.compact import plain, read_compact, write_compact
 from lqlm.poker.record import Game, HandError, Limit
-from lqlm.poker.state import STAGES, Features, Habits, Said, State, View
+from lqlm.poker.state import STAGES, Habits, Said, State, View
+from lqlm.poker.terse import read_terse, write_terse
+from lqlm.poker.told import Features, Spot
 
-__all__ = ["read_compact", "read_prompt", "write_compact", "write_prompt"]
+__all__ = ["read_compact", "read_prompt", "read_terse", "write_compact", "write_prompt", "write_terse"]
 
 _STREETS = ("preflop", "flop", "turn", "river")
 _GAMES = {Game.HOLDEM: "Texas Hold'em"} | {game: game.value for game in Game if game is not Game.HOLDEM}
@@ -20,16 +24,6 @@ _ROLE = (
     "You are an experienced gambler. Now you need to assist me to make decisions in {game} {limit} games. "
     "You have been provided with a series of observable information:"
 )
-
-
-def plain(amount: Decimal) -> str:
-    """The shortest text of an amount.
-
-    >>> plain(Decimal("2.50")), plain(Decimal("1E+2"))
-    ('2.5', '100')
-    """
-    text = format(amount, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def write_prompt(state: State) -> str:
@@ -95,8 +89,11 @@ def _features(features: Features) -> list[str]:
     parts = [f"My equity: [{features.equity}%]"] if features.equity is not None else []
     parts += [f"Pot odds: [{features.pot_odds}%]"] if features.pot_odds is not None else []
     parts += [f"Outs: [{features.outs}]"] if features.outs is not None else []
-    if features.draws:
-        parts.append(f"Draws: [{', '.join(features.draws)}]")
+    parts += [f"Draws: [{', '.join(features.draws)}]"] if features.draws else []
+    parts += [f"My hand: [{features.made}]"] if features.made else []
+    if spot := features.spot:
+        parts += [f"Opponents: [{spot.live}], Behind me: [{spot.behind}]"]
+        parts += [f"Raises: [{spot.raises}], To call: [{plain(spot.call)}]"]
     lines = [", ".join(parts) + "."] if parts else []
     return lines + ([f"Please play in this style: [{features.style}]."] if features.style else [])
 
@@ -218,7 +215,8 @@ def _read_habits(text: str | None) -> Habits | None:
 
 _READ_FEATURES = re.compile(
     r"(?=.)(?:My equity: \[(\d+)%\])?(?:(?:^|, )?Pot odds: \[(\d+)%\])?(?:(?:^|, )?Outs: \[(\d+)\])?"
-    r"(?:(?:^|, )?Draws: \[([^\]]*)\])?\."
+    r"(?:(?:^|, )?Draws: \[([^\]]*)\])?(?:(?:^|, )?My hand: \[([^\]]*)\])?"
+    rf"(?:(?:^|, )?Opponents: \[(\d+)\], Behind me: \[(\d+)\], Raises: \[(\d+)\], To call: \[{_NUMBER}\])?\."
 )
 _READ_STYLE = re.compile(r"Please play in this style: \[(.*)\]\.")
 
@@ -227,4 +225,6 @@ def _read_features(lines: _Lines) -> Features:
     told, style = lines.try_take(_READ_FEATURES), lines.try_take(_READ_STYLE)
     equity, odds, outs = (None if told is None or told[i] is None else int(told[i]) for i in (1, 2, 3))
     draws = tuple(told[4].split(", ")) if told and told[4] else ()
-    return Features(equity, odds, outs, draws, style[1] if style else "")
+    made = told[5] or "" if told else ""
+    spot = Spot(int(told[6]), int(told[7]), int(told[8]), Decimal(told[9])) if told and told[6] else None
+    return Features(equity, odds, outs, draws, style[1] if style else "", made, spot)

@@ -8,6 +8,7 @@ from lqlm.poker.cards import best_category
 from lqlm.poker.profiles import Profile
 from lqlm.poker.record import Act, ActKind, Game, Hand, HandError, Limit, PostKind, player_of
 from lqlm.poker.replay import Decision, Legal
+from lqlm.poker.told import Features, check_names, features_of
 
 STAGES = {0: "PREFLOP", 3: "FLOP", 4: "TURN", 5: "RIVER"}
 CHOICES = (0, 1, 3, 6, 10, 20, 50, 100)
@@ -53,17 +54,6 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Features:
-    """What may be told besides: in percent equity and pot odds, outs, names of draws, a style to play in."""
-
-    equity: int | None = None
-    pot_odds: int | None = None
-    outs: int | None = None
-    draws: tuple[str, ...] = ()
-    style: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class State:
     """One decision from one seat.
 
@@ -106,10 +96,23 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class ViewConfig:
-    """How amounts are shown: ``round_up`` to multiples of the big blind, as in the paper; ``choices`` in big blinds."""
+    """What a prompt shows, and how.
+
+    Attributes:
+        round_up: amounts to multiples of the big blind, as in the paper.
+        choices: bets to choose from, in big blinds.
+        features: what is told besides, of :data:`lqlm.poker.told.NAMES`.
+        style: a request such as "aggressive".
+    """
 
     round_up: bool = True
     choices: tuple[int, ...] = CHOICES
+    features: tuple[str, ...] = ()
+    style: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse features that are not known."""
+        check_names(self.features)
 
 
 def state_of(
@@ -126,8 +129,8 @@ def state_of(
         hand: the record.
         decision: one of its replay.
         cards: of the player who decides.
-        config: rounding and bet choices.
-        features: given values; None for none.
+        config: rounding, bet choices, and what is told besides.
+        features: given values; None for those of ``config``.
         profiles: seat -> profile of those whose habits are to be shown.
 
     Raises:
@@ -137,6 +140,9 @@ def state_of(
         raise HandError(f"{hand.game} has {hand.game.hole_cards} hole cards, not {len(cards)}")
     amount = _amounts(hand, config)
     said = _said(hand, decision, amount)
+    if features is None:
+        to_call = amount(decision.legal.call)
+        features = features_of(hand, decision, cards, config.features, to_call, config.style)
     order = tuple(decision.stacks)
     views = tuple(
         View(
@@ -167,7 +173,7 @@ def state_of(
         legal=legal_words(decision.legal, decision.bet),
         choices=tuple(_exact(hand, c) for c in choices(hand, legal, config)),
         all_in=_exact(hand, legal.most) if is_all_in(decision, legal) else Decimal(0),
-        features=features or Features(),
+        features=features,
     )
 
 
@@ -240,12 +246,3 @@ def word_of(act: Act) -> str:
 def names_of(hand: Hand, profiles: Mapping[str, Profile]) -> dict[int, Profile]:
     """Seat -> profile, of players by name."""
     return {seat: profiles[name] for seat, name in player_of(hand).items() if name in profiles}
-
-
-def pot_odds(to_call: Decimal, pot: Decimal) -> int:
-    """Percent of the pot after a call that the call costs, ``100 c / (p + c)``, rounded.
-
-    >>> pot_odds(Decimal(1), Decimal(3))
-    25
-    """
-    return int((100 * to_call / (pot + to_call)).to_integral_value()) if to_call else 0

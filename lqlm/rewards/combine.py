@@ -107,7 +107,7 @@ def _import(module: str, path: str) -> Any:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
         missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-        cause = f"there is no module {module!r}" if missing else f"importing {module!r} raised {_describe(error)}"
+        cause = f"there is no module {module!r}" if missing else f"importing {module!r} raised {describe(error)}"
         cure = "check the spelling and that it can be imported from where you started" if missing else "mend the module"
         raise UserError(f"reward function {path!r}: {cause}; {cure}") from error
 
@@ -131,8 +131,10 @@ def load_reward(path: str) -> Callable[..., Any]:
     return found
 
 
-def _checked_fields(function: Callable[..., Any], params: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The sample's fields that a function wants; UserError when config and signature do not fit."""
+def _checked_fields(
+    function: Callable[..., Any], params: Mapping[str, Any], where: str, fields: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Those of `fields` that a function wants; UserError when config and signature do not fit."""
     if inspect.iscoroutinefunction(function):
         raise UserError(f"{where}: it is asynchronous; write a plain function")
     try:
@@ -141,31 +143,31 @@ def _checked_fields(function: Callable[..., Any], params: Mapping[str, Any], whe
         raise UserError(f"{where}: its parameters cannot be read ({error}); wrap it in a plain function") from None
     any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    taken = sorted(set(params) & set(FIELDS))
+    taken = sorted(set(params) & set(fields))
     if taken:
         raise UserError(f"{where}: params binds {', '.join(taken)}, which every sample brings along; leave it out")
     unknown = [n for n in params if n not in named and not any_name]
     if unknown:
         raise UserError(f"{where}: params has {', '.join(unknown)}; the function's parameters are {', '.join(named)}")
     for name, p in parameters.items():
-        given = name in named and (name in FIELDS or name in params)
+        given = name in named and (name in fields or name in params)
         if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and not given:
             raise UserError(
-                f"{where}: its parameter {name!r} is none of {', '.join(FIELDS)}; "
+                f"{where}: its parameter {name!r} is none of {', '.join(fields)}; "
                 f"bind it in params, as in params={{{name!r}: ...}}, or give it a default"
             )
-    return FIELDS if any_name else tuple(n for n in named if n in FIELDS)
+    return fields if any_name else tuple(n for n in named if n in fields)
 
 
-def bind(spec: RewardSpec) -> RewardFunction:
-    """A spec checked against the function's signature: do it once, before any work."""
+def bind(spec: RewardSpec, known: tuple[str, ...] = FIELDS) -> RewardFunction:
+    """A spec checked against its function, which may ask for `known` fields: do it once, before any work."""
     function = load_reward(spec.function) if isinstance(spec.function, str) else spec.function
     if not callable(function):
         raise UserError(f"reward {spec.name!r}: {function!r} is neither a function nor the path of one")
     path = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__name__)}"
     if not isinstance(spec.weight, numbers.Real) or not math.isfinite(spec.weight):
         raise UserError(f"reward {spec.name!r}: weight={spec.weight!r} is not a finite number")
-    fields = _checked_fields(function, spec.params, f"reward {spec.name!r} ({path})")
+    fields = _checked_fields(function, spec.params, f"reward {spec.name!r} ({path})", known)
     return RewardFunction(spec.name, function, float(spec.weight), fields, dict(spec.params), path)
 
 
@@ -181,14 +183,14 @@ def bind_all(specs: Sequence[RewardSpec], task: Task | None) -> list[RewardFunct
     return bound
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Kind, message and place of an exception, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {pathlib.PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place}"
 
 
-def _as_float(value: Any) -> float:
+def as_float(value: Any) -> float:
     """A reward value as a float that float32 can hold; ValueError or TypeError otherwise."""
     if getattr(value, "ndim", None) == 0:  # numpy and jax scalars
         value = value.item()
@@ -204,11 +206,11 @@ def _value(
 ) -> tuple[float, str | None]:
     """(value, None), or (0, cause and cure) when the function failed on this sample."""
     try:
-        return within(timeout_s, lambda: _as_float(reward(sample, task))), None
+        return within(timeout_s, lambda: as_float(reward(sample, task))), None
     except Timeout:
         return 0.0, f"it ran longer than {timeout_s} s; make it end sooner or raise the time limit"
     except (Exception, SystemExit) as error:  # an exception in a reward is that sample's reward, not a crash
-        return 0.0, f"{_describe(error)}; make it return a finite number for every completion"
+        return 0.0, f"{describe(error)}; make it return a finite number for every completion"
 
 
 def score_all(

@@ -41,7 +41,7 @@ RULES: tuple[tuple[str, tuple[Axes, ...]], ...] = (
     (rf"{_IN}\.(magnitude|bias|scale)", (None, TENSOR)),  # [L, out]
     (rf"{_OUT}\.(magnitude|bias)", (None, FSDP)),
     (rf"{_OUT}\.scale", (None, TENSOR)),  # [L, in]: (IA)^3 scales the inputs of down
-    (r"(q|k|v)_bias", (None, TENSOR)),
+    (r"(q|k|v|up)_bias", (None, TENSOR)),
     (r"prompt", (None, FSDP)),  # [tokens, D]
     (r"prefix\.[kv]", (None, None, TENSOR)),  # [L, tokens, K * H]
     (r"[kv]_LBPKH", (None, BATCH, None, TENSOR)),  # keys and values of prompts

@@ -10,7 +10,7 @@ import enum
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeVar
 
@@ -167,6 +167,7 @@ class Task:
         verify: (prediction, item) -> 0.0 to 1.0, for tasks where more than one answer is right; None: `equal`.
         system: the system prompt, or None.
         shots: solved examples (question, reply) shown before each question; none of them is an item.
+        measures: what else is measured of held-out completions, name -> (completion, item) -> number.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Task:
     verify: Callable[[str, Item], float] | None = None
     system: str | None = None
     shots: tuple[tuple[str, str], ...] = ()
+    measures: Mapping[str, Callable[[str, Item], float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         heldout = {item.question for item in self.heldout}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lqlm.algorithms import dpo, pairs, policy, reward_model
+from lqlm.logprobs import TokenStatistics
 
 TYPES = {field.name: type(getattr(dpo.DPOConfig(), field.name)) for field in dataclasses.fields(dpo.DPOConfig)}
 REWARD = {"plain": (False, 0.0), "margin": (True, 0.0), "center": (False, 0.01), "both": (True, 0.1)}
@@ -35,7 +36,8 @@ def our_dpo(inputs, cfg):
 
     @jax.jit
     def run(logp):
-        return dpo.dpo_loss(logp, jnp.asarray(inputs["entropy"]), batch, cfg, weights, tokens)
+        seen = TokenStatistics(*(jnp.asarray(inputs[name]) for name in TokenStatistics._fields))
+        return dpo.dpo_loss(logp, seen, batch, cfg, weights, tokens)
 
     (loss, sums), grad = jax.value_and_grad(run, has_aux=True)(jnp.asarray(inputs["logp"]))
     return {"loss": loss, "grad": grad, **dpo.mean_metrics(sums)}

@@ -1,6 +1,7 @@
 """Losses of pairs: cases worked by hand, and what holds for every loss."""
 
 import math
+from typing import get_args
 
 import hypothesis
 import jax
@@ -10,14 +11,15 @@ import optax
 import pytest
 from hypothesis import strategies as st
 
-from lqlm.algorithms import divergences, dpo, preference
+from lqlm.algorithms import divergences, dpo, dpo_config, preference
 from lqlm.algorithms.pairs import PairBatch, pair_weights, real_pairs
 from lqlm.algorithms.policy import token_weights
 from lqlm.algorithms.step import init_state, make_update
 from lqlm.errors import UserError
+from lqlm.logprobs import TokenStatistics
 
-NOISY = dict.fromkeys(dpo.SMOOTHED, 0.2)
-CONFIGS = {loss: dpo.DPOConfig(loss=loss, label_smoothing=NOISY.get(loss, 0.0)) for loss in dpo.get_args(dpo.Loss)}
+NOISY = dict.fromkeys(dpo_config.SMOOTHED, 0.2)
+CONFIGS = {loss: dpo.DPOConfig(loss=loss, label_smoothing=NOISY.get(loss, 0.0)) for loss in get_args(dpo_config.Loss)}
 BY_MARGIN = ("sigmoid", "cdpo", "robust", "hinge", "exo_pair", "discopop")
 PAIRS, LENGTH = 4, 5
 
@@ -37,9 +39,14 @@ def batch_of(ref, mask):
     )
 
 
+def statistics(entropy):
+    """Of tokens that are all as likely as chance."""
+    return TokenStatistics(entropy, -entropy, 0.0 * entropy, entropy > 9.0)
+
+
 def value(logp, ref, mask, cfg, entropy):
     weights, tokens = pair_weights(real_pairs(mask)), token_weights(mask[:, 0], "token")
-    return dpo.dpo_loss(logp, entropy, batch_of(ref, mask), cfg, weights, tokens)
+    return dpo.dpo_loss(logp, statistics(entropy), batch_of(ref, mask), cfg, weights, tokens)
 
 
 compiled = jax.jit(jax.value_and_grad(value, has_aux=True), static_argnames="cfg")
@@ -125,11 +132,11 @@ def test_exchanged_sides(loss):
 def test_what_both_sides_gain_alike_changes_nothing(loss):
     cfg, (c, r) = CONFIGS[loss], (jnp.array([0.3, -2.0]), jnp.array([1.0, 0.5]))
     zeros, ones = jnp.zeros(2), jnp.ones(2)
-    one, other = (dpo.pair_losses(dpo.Sums(c + d, r + d, zeros, zeros, ones, ones), cfg) for d in (0.0, 1.5))
+    one, other = (dpo.pair_losses(dpo.Sums(c + d, r + d, zeros, zeros, ones, ones, ones), cfg) for d in (0.0, 1.5))
     np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [loss for loss in CONFIGS if loss not in dpo.WHOLE_BATCH])
+@pytest.mark.parametrize("loss", [loss for loss in CONFIGS if loss not in dpo_config.WHOLE_BATCH])
 def test_rows_without_a_pair_have_no_weight(loss):
     cfg, (logp, ref, mask) = CONFIGS[loss], arrays(0)
     want = np.mean(dpo.pair_losses(dpo.sums_of(logp[:2], ref[:2], mask[:2]), cfg))
@@ -180,8 +187,11 @@ def test_micro_batches_add_up():
     logp, ref, mask = arrays(0)
     mask = mask.at[3].set(False)
     objective = dpo.dpo_objective(
-        lambda adapters, base, batch, key: (adapters["logp"][batch.prompts_BP[:, 0]], batch.ref_logp_BGC),
-        dpo.DPOConfig(sft_weight=0.5),
+        lambda adapters, base, batch, key: (
+            adapters["logp"][batch.prompts_BP[:, 0]],
+            statistics(batch.ref_logp_BGC),
+        ),
+        dpo.DPOConfig(sft_weight=0.5, wpo=True),
     )
     batch = batch_of(ref, mask).replace(prompts_BP=jnp.arange(4, dtype=jnp.int32)[:, None].repeat(2, 1))
     results = []
@@ -205,7 +215,34 @@ REFUSED = {
     "takes the logarithm": {"loss": "exo_pair"},
     "knows no divergence": {"loss": "nca_pair", "divergence": "js_divergence"},
     "take 0 to 1": {"tail": 2.0},
+    "no wpo": {"loss": "aot", "wpo": True},
 }
+
+
+def test_wpo_by_hand():
+    """Sides of one and of two tokens: a quarter, and the root of a half times an eighth, against chances of a half."""
+    p = jnp.array([[[0.25, 9.0], [0.5, 0.125]]])
+    mask = jnp.array([[[True, False], [True, True]]])
+    found = dpo.wpo_weights(jnp.log(p), jnp.full(p.shape, math.log(0.5)), mask)
+    np.testing.assert_allclose(found, [0.5 * (1.0 * 0.25) ** 0.5], rtol=1e-6)
+    gradient = jax.grad(lambda x: dpo.wpo_weights(x, jnp.zeros_like(x), mask).sum())(jnp.log(p))
+    assert not np.any(gradient)
+    empty = dpo.wpo_weights(jnp.log(p), jnp.log(p), mask.at[0, 1].set(False))
+    np.testing.assert_allclose(empty, [1.0])
+
+
+def test_wpo_scales_each_pair_and_not_the_likelihood_beside_it():
+    """Two pairs that would be sampled with other weights; the likelihood of the chosen one stays as it is."""
+    logp, ref, mask = arrays(0)
+    plain, weighted = dpo.DPOConfig(), dpo.DPOConfig(wpo=True)
+    weights = dpo.wpo_weights(logp, jnp.full(logp.shape, -0.5), mask)
+    (_, sums), _ = graded(logp, ref, mask, weighted)
+    np.testing.assert_allclose(sums["wpo_weight"], weights.sum(), rtol=1e-5)
+    losses = dpo.pair_losses(dpo.sums_of(logp, ref, mask), plain)
+    for sft in (0.0, 0.7):
+        found = graded(logp, ref, mask, dpo.DPOConfig(wpo=True, sft_weight=sft))[0][0]
+        likelihood = graded(logp, ref, mask, dpo.DPOConfig(sft_weight=sft))[0][0] - losses.mean()
+        np.testing.assert_allclose(found, (losses * weights).mean() + likelihood, rtol=1e-5)
 
 
 @pytest.mark.parametrize("words", REFUSED)

@@ -19,6 +19,7 @@ from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.ppo import PPOConfig, ppo_objective, ppo_penalty_objective
 from lqlm.algorithms.reward_model import RewardModelConfig, reward_model_objective
 from lqlm.algorithms.step import Objective
+from lqlm.logprobs import TokenStatistics
 from tests.algorithms.trl_family import FAMILY, LENGTH
 
 SHAPE = (2, 3, 5)
@@ -112,7 +113,7 @@ def pairs(make, cfg, score):
 
 
 def sides(logp, base, batch, key):
-    return logp, jnp.zeros_like(logp)
+    return logp, TokenStatistics(*(jnp.zeros_like(logp),) * 3, logp > 0)
 
 
 def sums(logp, base, batch, key):

@@ -33,7 +33,7 @@ def check(found, want, case):
 def test_the_cases_are_there_and_differ(trl):
     assert "trl 1.16" in str(trl["versions"])
     found = [case for case in dpo_cases(trl) if not case.startswith("reward|")]
-    assert len(found) == 21 and len({float(trl[f"dpo|{case}/loss"]) for case in found}) == 21
+    assert len(found) == 24 and len({float(trl[f"dpo|{case}/loss"]) for case in found}) == 24
     lengths = trl["inputs/mask"].sum(-1)
     assert (lengths[:, 0] > lengths[:, 1]).any() and (lengths[:, 0] < lengths[:, 1]).any()
 

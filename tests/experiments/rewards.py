@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 
 calls = 0
 
@@ -42,3 +43,14 @@ def fills(completion: str) -> float:
             while True:
                 file.write(bytes(1024))
     return digits(completion)
+
+
+def digit_steps(steps: Sequence[str]) -> list[float]:
+    """1 for each step that begins with a digit."""
+    return [float(step[0].isdigit()) for step in steps]
+
+
+def digit_steps_of_some(steps: Sequence[str]) -> list[float]:
+    if steps[0][0].islower():
+        raise ValueError("lower case")
+    return digit_steps(steps)

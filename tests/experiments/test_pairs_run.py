@@ -12,6 +12,7 @@ import pytest
 
 from experiments.dpo import __main__ as dpo
 from experiments.dpo.algorithm import DPO
+from experiments.dpo.setup import build
 from experiments.pairs.data import found_records, made
 from experiments.pairs.settings import PairData
 from experiments.reward_model import __main__ as reward_model
@@ -30,7 +31,10 @@ KINDS = {"reward_model": (tiny_reward_model, REWARD_MODEL), "dpo": (tiny_dpo, DP
 MODULES = {"reward_model": reward_model, "dpo": dpo}
 METRICS = {
     "reward_model": {"min_reward", "mean_reward", "max_reward", "accuracy", "margin"},
-    "dpo": {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "entropy"},
+    "dpo": {
+        *("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "entropy"),
+        *("logits/chosen", "logits/rejected", "mean_token_accuracy", "wpo_weight"),
+    },
 }
 EVALS = {
     "reward_model": {"eval/accuracy", "eval/loss", "eval/calibration_error", "eval/margin", "eval/mean_reward"},
@@ -150,6 +154,17 @@ def test_an_interrupted_run_ends_as_if_left_alone(done, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, leaves(state.opt_state), leaves(expected.opt_state))
     assert [row["loss"] for row in rows(again)[1:]] == [row["loss"] for row in rows(alone)[1:]]
     assert again.history == alone.history
+
+
+def test_wpo_weighs_the_held_out_pairs_too(model, pairs, tmp_path):
+    """Before the first step each pair's loss is its weight times log 2."""
+    setup = build(changed(tiny_dpo(model, pairs, tmp_path), "dpo", wpo=True, sft_weight=0.0))
+    ((_, batch),) = setup.data.heldout_batches(6, 0, None)
+    sums = setup.functions.sums(setup.model.base, setup.state.adapters, batch)
+    assert len(set(np.asarray(sums.weight).round(6).tolist())) == 6 and np.all(sums.weight > 0)
+    assert float(setup.functions.judge(sums)["loss"]) == pytest.approx(
+        math.log(2) * float(sums.weight.mean()), rel=1e-4
+    )
 
 
 def test_everybody_has_pairs():

@@ -52,7 +52,21 @@ def test_the_plan_is_within_a_tenth_of_the_real_step(model, records, tmp_path):
     assert usage.base == tree_bytes(setup.model.base) and usage.adapters == tree_bytes(setup.state.adapters)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+def test_reward_models_and_ppo_are_planned_for_opt_too():
+    """Beside SFT: a head for pairs; for PPO two adapters, the value function's with the head."""
+    job = Job(tiny_config("opt"), QuantConfig("nf4", 32), adapter=LoraConfig(rank=2), batch=2, tokens=24, completion=8)
+    sft_usage, judge, ppo_usage = (measure(job, step) for step in ("sft", "reward_model", "ppo"))
+    head = 4 * (job.cfg.width + 1)
+    assert judge.base == ppo_usage.base == sft_usage.base
+    assert judge.adapters == sft_usage.adapters + head and ppo_usage.adapters == 2 * sft_usage.adapters + head
+    assert ppo_usage.memory.temporaries > judge.memory.temporaries > 0
+    longer = measure(dataclasses.replace(job, completion=20), "reward_model")  # two of them for one prompt
+    assert longer.memory.arguments > judge.memory.arguments
+    with pytest.raises(UserError, match="completion is 512"):
+        PlanSettings(completion=512)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "opt"])
 @pytest.mark.parametrize("quant", [None, QuantConfig("nf4", 32)])
 def test_abstract_bases_have_the_shapes_of_real_ones(family, quant):
     cfg = tiny_config(family)

@@ -1,18 +1,28 @@
 """From own logs to a measured agent on the smallest model: stages that are done once, and the agent at the table."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
 import types
+from decimal import Decimal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.configdict import as_config, from_config
-from experiments.poker import measure, pipeline
+from experiments.grpo.settings import RunSettings as GRPORun
+from experiments.pairs.settings import PairRunSettings
+from experiments.poker import ablation, measure, pipeline, tuning
 from experiments.poker.agent import AgentSettings, AskSettings, open_player
+from experiments.poker.contestants import player as player_of
+from experiments.poker.pairs import as_legal, told_pairs, valued_pairs
 from experiments.poker.pipeline_settings import (
+    LEARNED,
+    STAGES,
     EvaluateSettings,
     LogSettings,
     PipelineExperiment,
@@ -21,44 +31,62 @@ from experiments.poker.pipeline_settings import (
 )
 from experiments.poker.self_play import play_session
 from experiments.poker.stages import run_stages
+from experiments.poker.tuning_settings import CHIPS, AdaptSettings, GRPOStage, JudgeSettings, PairSettings, PPOStage
+from experiments.ppo.settings import RunSettings as PPORun
+from experiments.rollouts.prompts import build_task
+from experiments.rollouts.settings import RewardSettings
 from experiments.settings import ModelSettings
 from experiments.sft.settings import RunSettings, ScratchSettings
 from lqlm.adapters.configs import LoraConfig
+from lqlm.algorithms.ppo import PPOConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.monitor import CompilationCounter
+from lqlm.io.reward_model import load_reward_model
+from lqlm.models.heads import sequence_scores
 from lqlm.optim.chains import OptimConfig
+from lqlm.poker.answers import Answer, write_answer, write_short
 from lqlm.poker.arena.bots import CallBot
 from lqlm.poker.arena.features import CLASSES, decision_table
+from lqlm.poker.arena.language import action_probabilities
 from lqlm.poker.arena.match import play_match
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import deal, play_hand
 from lqlm.poker.compact import read_compact
 from lqlm.poker.pokerstars import parse, render
-from lqlm.poker.policy import Shapes
+from lqlm.poker.policy import Shapes, legal_answers
 from lqlm.poker.record import known_cards
 from lqlm.poker.replay import replay, validate
 from lqlm.poker.state import state_of
 from lqlm.poker.stream import Read, read_hands
+from lqlm.tasks.pairs import PairConfig, read_pairs
+from lqlm.tasks.poker import PokerConfig, big_blinds
 from tests.experiments.tiny_model import save_model
 
-STAGES = ["logs", "hands", "selected", "prompts", "records", "sft", "evaluate"]
 LAST = ("evaluate", "notes/evaluate.json")  # seconds are measured there
 
 
 def tiny(workdir, **changes):
     run = RunSettings(steps=3, rows=2, eval_every=0, eval_batch=4, checkpoint_every=2, samples=0)
+    short = {"steps": 2, "eval_every": 0, "eval_batch": 2, "checkpoint_every": 1, "samples": 1}
+    sampling, optim = SamplingConfig(max_new_tokens=6), OptimConfig(learning_rate=0.05)
     settings = PipelineExperiment(
         workdir=str(workdir),
         logs=LogSettings(sessions=12, hands=2, seats=3),
         select=SelectSettings(min_hands=1, train=0.5, valid=0.25),
         sft=TrainSettings(
-            model=ScratchSettings(vocab_size=300, layers=2, width=32, ffn=48, max_positions=288),
+            model=ScratchSettings(vocab_size=300, layers=2, width=32, ffn=48, max_positions=320),
             heldout=8,
-            max_length=256,
+            max_length=288,
             run=run,
         ),
-        evaluate=EvaluateSettings(opponents=("call",), hands=4, samples=8, rounds=2, shapes=Shapes(rows=4)),
+        adapt=AdaptSettings(adapter=LoraConfig(rank=2, alpha=4.0)),
+        task=PokerConfig(source="", heldout_source="", limit=8, heldout=2, playouts=1),
+        pairs=PairSettings(limit=20),
+        reward_model=JudgeSettings(heldout=4, optim=optim, run=PairRunSettings(pairs=2, **short)),
+        ppo=PPOStage(sampling=sampling, optim=optim, run=PPORun(prompts=2, epochs=1, **short)),
+        grpo=GRPOStage(sampling=sampling, optim=optim, run=GRPORun(prompts=2, group=2, **short)),
+        evaluate=EvaluateSettings(opponents=("call",), hands=4, samples=8, rounds=2, shapes=Shapes(rows=4), texts=6),
     )
     return dataclasses.replace(settings, **changes)
 
@@ -67,13 +95,13 @@ def tiny(workdir, **changes):
 def made(tmp_path_factory):
     """A finished pipeline."""
     settings = tiny(tmp_path_factory.mktemp("poker") / "run")
-    assert pipeline.run_pipeline(settings) == STAGES
+    assert pipeline.run_pipeline(settings) == list(STAGES)
     return settings
 
 
 @pytest.fixture(scope="module")
 def player(made):
-    return pipeline.player(made)
+    return player_of(made)
 
 
 def below(settings, name=""):
@@ -96,7 +124,9 @@ def contents(folder, without=()):
         "hands/*.jsonl",
         "prompts/*.jsonl",
         "records/*.jsonl",
+        "pairs/*",
         "sft/model/*",
+        "*/adapter/*",
         "notes/*",
     )
     found = {path.relative_to(folder): path for name in names for path in folder.glob(f"**/{name}") if path.is_file()}
@@ -110,14 +140,36 @@ def test_every_stage_leaves_its_files(made):
     counts = {part: len(rows(folder / "prompts" / f"{part}.jsonl")) for part in ("train", "valid", "test")}
     assert min(counts.values()) > 0
     record, row = rows(folder / "records/train.jsonl")[0], rows(folder / "prompts/train.jsonl")[0]
-    assert record == {"prompt": row["prompt"] + "\n", "completion": row["completion"]}
+    assert [turn["content"] for turn in record["messages"]] == [row["prompt"], row["completion"]]
     assert read_compact(row["prompt"]).me == row["seat"]
+    for stage in ("reward_model", "ppo", "grpo"):
+        assert (folder / stage / "adapter/adapter_model.safetensors").is_file()
     found = json.loads((folder / "evaluate/evaluate.json").read_text())
-    (match,) = found["matches"]
-    assert (match["hero"], match["against"], match["hands"], match["illegal"]) == ("model", "call", 4, 0)
-    assert [row["predictor"] for row in found["agreement"]][0::4] == ["majority", "model"]
+    assert [(match["hero"], match["against"], match["hands"]) for match in found["matches"]] == [
+        (stage, "call", 4) for stage in LEARNED
+    ]
+    assert all(match["illegal"] == 0 for match in found["matches"])
+    predictors = [row["predictor"] for row in found["agreement"]]
+    assert predictors[0] == "majority" and tuple(predictors[4:]) == LEARNED
     assert found["agreement"][-1]["decisions"] == counts["test"]
-    assert "model - 1 x call" in (folder / "evaluate/table.txt").read_text()
+    assert "sft - 1 x call" in (folder / "evaluate/table.txt").read_text()
+
+
+def test_the_ablation_has_every_stage_on_the_same_cards(made):
+    rows = json.loads(below(made, "evaluate/ablation.json").read_text())
+    assert tuple(row["stage"] for row in rows) == LEARNED
+    sft, judge, *_ = rows
+    assert sft["illegal text"] == 1 and "illegal text" not in judge  # three steps teach nobody to speak
+    assert sft["texts"] == 6 and sft["tokens per prompt"] > 60 and sft["seconds per decision"] > 0
+    found = json.loads(below(made, "evaluate/evaluate.json").read_text())
+    wins = {match["hero"]: match["mbb"]["all-in"][0] for match in found["matches"]}
+    for row in rows:
+        (line,) = row["matches"].values()
+        assert ("more than sft" in line) == (row["stage"] != "sft")
+        if row["stage"] != "sft":  # two deals are too few for a slope: nothing but all-in adjustment
+            assert line["more than sft"][0] == pytest.approx(wins[row["stage"]] - wins["sft"], abs=0.01)
+    text = below(made, "evaluate/ablation.txt").read_text().splitlines()
+    assert len(text) == 1 + 4 + 1 + 1 + 4 and text[1].startswith("sft ") and text[-1].startswith("grpo ")
 
 
 def test_what_is_deleted_is_made_again_with_the_same_bytes(made, capsys):
@@ -125,20 +177,158 @@ def test_what_is_deleted_is_made_again_with_the_same_bytes(made, capsys):
     before = contents(folder, LAST)
     assert pipeline.run_pipeline(made) == [] and "agreement, 95%" in capsys.readouterr().out
     gone = ("logs/session-0003.txt", "hands/hands-000002.jsonl", "selected/valid.jsonl", "prompts/train.jsonl")
-    for name in (*gone, "records/train.jsonl", "sft/model/model.safetensors"):
+    learned = ("sft/model/model.safetensors", "pairs/train.jsonl", "grpo/adapter/adapter_model.safetensors")
+    for name in (*gone, "records/train.jsonl", *learned):
         (folder / name).unlink()
-    assert pipeline.run_pipeline(made) == STAGES[:-1]
+    remade = [name for name in STAGES if name not in ("reward_model", "ppo", "evaluate")]
+    assert pipeline.run_pipeline(made) == remade
     assert contents(folder, LAST) == before
     (folder / "notes/prompts.json").unlink()  # killed between the stage and its note
     assert pipeline.run_pipeline(made) == ["prompts"]
     assert contents(folder, LAST) == before
 
 
+def test_the_stages_go_on_from_each_other(made, tmp_path):
+    """What each experiment begins with, by what SFT trained."""
+    folder, own = below(made), json.loads(below(made, "ppo/config.json").read_text())
+    assert own["model"]["source"] == str(folder / "sft/model") and own["start"] == "" and not own["model"]["quantize"]
+    assert own["reward_model"]["path"] == own["value"]["path"] == str(folder / "reward_model/adapter")
+    assert json.loads(below(made, "grpo/config.json").read_text())["task"]["source"].endswith("selected/train.jsonl")
+    after_ppo = dataclasses.replace(made, grpo=dataclasses.replace(made.grpo, start="ppo"))
+    assert tuning.grpo(after_ppo).start == str(folder / "ppo/adapter")
+    lora = TrainSettings(model=ModelSettings(source="base"), adapter=LoraConfig(rank=3))
+    chained = dataclasses.replace(made, sft=lora, adapt=AdaptSettings(quantize=True))
+    for make in (tuning.reward_model, tuning.ppo, tuning.grpo):
+        found = make(chained)
+        assert (found.model, found.adapter) == (lora.model, lora.adapter)
+        assert found.start == str(folder / "sft/adapter")
+
+
+def test_stages_that_are_left_out(made):
+    def needed(**changes):
+        return [(one.name, one.after) for one in pipeline.stages(dataclasses.replace(made, **changes))]
+
+    few = tuple(name for name in STAGES if name not in ("pairs", "reward_model", "ppo"))
+    assert dict(needed(stages=few))["evaluate"] == ("selected", "sft", "grpo")
+    assert "ppo" not in dict(needed(stages=few))
+    chips = PPOStage(judge=0.0, value="new", rewards=CHIPS)
+    assert dict(needed(ppo=chips, stages=(*few, "ppo")))["ppo"] == ("selected", "records", "sft")
+    assert tuning.ppo(dataclasses.replace(made, ppo=chips)).reward_model.path == ""
+    beside = dataclasses.replace(made.ppo, ptx_rows=2, ppo=PPOConfig(ptx_coef=1.0))
+    rows = tuning.ppo(dataclasses.replace(made, ppo=beside)).pretraining
+    assert (
+        rows.rows == 2 and rows.data.source == str(below(made, "records/train.jsonl")) and rows.text.max_length == 288
+    )
+
+
+def test_pairs_hold_what_was_done_against_another_legal_answer(made):
+    asked, every = prompts_of(made), AskSettings(chat=True)
+    found = rows(below(made, "pairs/train.jsonl"))
+    assert len(found) == 20
+    by_prompt = {row["prompt"]: row["completion"] for row in asked}
+    for pair in found:
+        (question,), (good,), (bad,) = (pair[side] for side in ("prompt", "chosen", "rejected"))
+        offered = [write_short(answer) for answer in legal_answers(read_compact(question["content"]))]
+        assert good["content"] == by_prompt[question["content"]] != bad["content"]
+        assert {good["content"], bad["content"]} <= set(offered)
+    again, other = (list(told_pairs(lambda: asked, PairSettings(), every, seed)) for seed in (0, 1))
+    assert list(told_pairs(lambda: asked, PairSettings(), every, 0)) == again != other
+    assert len(again) == len(asked) and all(pair["chosen"] != pair["rejected"] for pair in again + other)
+
+
+def test_pairs_by_tiers_turn_round_for_the_worst_players(made):
+    asked = [dict(row, tier=("good", "bad", "unknown")[number % 3]) for number, row in enumerate(prompts_of(made))]
+    ask, tiers = AskSettings(), PairSettings("tiers", best=("good",), worst=("bad",))
+    found = list(told_pairs(lambda: asked, tiers, ask, 0))
+    ranked = [row for row in asked if row["tier"] != "unknown"]
+    assert len(found) == len(ranked)
+    for pair, row in zip(found, ranked):
+        assert pair["prompt"] == row["prompt"] + "\n"
+        assert pair["chosen" if row["tier"] == "good" else "rejected"] == row["completion"]
+    with pytest.raises(UserError, match=r"no decision of the tiers high, negative \(there are: bad, good, unknown\)"):
+        next(told_pairs(lambda: asked, PairSettings("tiers"), ask, 0))
+
+
+def test_only_records_are_those_of_some_players(made, tmp_path):
+    few = dataclasses.replace(made, workdir=str(tmp_path), stages=STAGES[:5])
+    few = dataclasses.replace(few, select=dataclasses.replace(made.select, tiers=("negative",)))
+    shutil.copytree(below(made, "logs"), below(few, "logs"))
+    pipeline.run_pipeline(few)
+    asked = prompts_of(few)
+    assert asked == prompts_of(made) and {row["tier"] for row in asked} > {"negative"}
+    learned = [turns["messages"][0]["content"] for turns in rows(below(few, "records/train.jsonl"))]
+    assert learned == [row["prompt"] for row in asked if row["tier"] == "negative"]
+
+
+def test_pairs_by_values_prefer_what_wins_more_chips(made):
+    task = build_task(tuning.task(made))
+    by_question = {item.question: item for item in task.train}
+    found = list(valued_pairs(task, PairSettings("values", lead=0.0), made.ask, 0))
+    for pair in found:
+        item = by_question[pair["prompt"][0]["content"]]
+        good, bad = (big_blinds(pair[side][0]["content"], item) for side in ("chosen", "rejected"))
+        assert good > bad and item.answer in (pair["chosen"][0]["content"], pair["rejected"][0]["content"])
+    clear = list(valued_pairs(task, PairSettings("values", lead=10.0), made.ask, 0))
+    assert 0 < len(clear) < len(found) <= 8 and all(pair in found for pair in clear)
+
+
+def test_everything_is_a_size_of_its_own():
+    state = read_compact(
+        "NLH chips 50/100 1-2-3 sb2\nme 1 ThKc 1000 ; -\n2 900 p100\n3 900 p100\n"
+        "pot 200 ; fold call raise 300 600 1000 all 1000"
+    )
+    assert as_legal(Answer("raise", Decimal(1000)), state) == Answer("all-in")
+    assert as_legal(Answer("raise", Decimal(600)), state) == Answer("raise", Decimal(600))
+
+
+def test_rollouts_and_pairs_have_the_tokens_of_supervised_learning(made, player):
+    tokenizer = player.model.tokenizer
+    task = build_task(tuning.task(made))
+    assert {item.question for item in task.train} <= {row["prompt"] for row in prompts_of(made)}
+    for item in task.train:
+        asked = player.scorer.question(item.question, [item.answer])
+        assert tokenizer.chat(task.messages(item)) == asked.prompt
+    records = [(str(n), row) for n, row in enumerate(rows(below(made, "pairs/train.jsonl")))]
+    judge = player_of(made, "reward_model")
+    for pair, (_, row) in zip(read_pairs(records, tokenizer, PairConfig()).pairs, records):
+        texts = [row[side][0]["content"] for side in ("chosen", "rejected")]
+        asked = judge.scorer.question(row["prompt"][0]["content"], texts)
+        assert (pair.prompt, [pair.chosen, pair.rejected]) == (asked.prompt, [list(one) for one in asked.answers])
+
+
+def test_the_player_of_a_reward_model_takes_what_scores_most(made):
+    judge = player_of(made, "reward_model")
+    prompt = prompts_of(made)[0]["prompt"]
+    several = tuple(write_answer(answer) for answer in legal_answers(read_compact(prompt)))
+    adapters, _ = load_reward_model(below(made, "reward_model/adapter"), judge.model.config)
+    question = judge.scorer.question(prompt, several)
+    texts = [[*question.prompt, *answer] for answer in question.answers]
+    longest = max(map(len, texts))
+    tokens = jnp.array([text + [0] * (longest - len(text)) for text in texts])
+    mask = jnp.array([[True] * len(text) + [False] * (longest - len(text)) for text in texts])
+    scores = jax.jit(functools.partial(sequence_scores, cfg=judge.model.config))(
+        judge.model.base, adapters, tokens, mask
+    )
+    (found,) = judge.scorer([prompt], [several])
+    np.testing.assert_allclose(found, np.asarray(scores), atol=1e-5)
+    chances = action_probabilities(found, judge.settings.temperature)
+    assert chances[np.argmax(scores)] > 0.99
+    assert judge.scorer.name != player_of(made, "sft").scorer.name != player_of(made, "grpo").scorer.name
+
+
+def test_a_text_counts_when_it_is_an_answer_that_the_prompt_offers(made):
+    for row in prompts_of(made)[:20]:
+        assert ablation.is_offered(row["completion"], row["prompt"], "compact")
+        assert not ablation.is_offered("raise 1", row["prompt"], "compact")
+        assert not ablation.is_offered("mumble", row["prompt"], "compact")
+
+
 def test_other_settings_want_another_folder(made):
-    other = dataclasses.replace(made, ask=AskSettings(template="paper"))
+    other = dataclasses.replace(made, ask=AskSettings(template="paper", chat=True))
     with pytest.raises(UserError, match=r"prompts was made with other settings or inputs"):
         pipeline.run_pipeline(other)
-    longer = dataclasses.replace(made, evaluate=dataclasses.replace(made.evaluate, hands=6))  # costs nothing but time
+    few = tuple(name for name in STAGES if name not in ("pairs", "reward_model", "ppo", "grpo"))
+    longer = dataclasses.replace(made, stages=few, evaluate=dataclasses.replace(made.evaluate, hands=6))
     assert pipeline.run_pipeline(longer) == ["evaluate"] == pipeline.run_pipeline(made)
 
 
@@ -168,10 +358,11 @@ def test_the_tokens_of_a_question_are_those_of_training(made, player):
     prompt = rows(below(made, "prompts/train.jsonl"))[0]["prompt"]
     question = player.scorer.question(prompt, ["You should raise to 300.", "fold"])
     tokenizer = player.model.tokenizer
-    assert tokenizer.decode(question.prompt) == prompt + "\n"
-    assert [tokenizer.decode(answer) for answer in question.answers] == ["raise 300", "fold"]
-    assert all(answer[-1] in tokenizer.eos_ids for answer in question.answers)
-    with pytest.raises(UserError, match="exceed the model's context of 288"):
+    asked = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(question.prompt, skip_special=False) == asked
+    assert [tokenizer.decode(answer) for answer in question.answers] == ["raise 300\n", "fold\n"]
+    assert all(answer[-2] in tokenizer.eos_ids for answer in question.answers)
+    with pytest.raises(UserError, match="exceed the model's context of 320"):
         player.scorer.question(prompt * 4, ["fold"])
 
 
@@ -229,7 +420,7 @@ def test_a_model_is_asked_in_its_chat_template(model):
 
 @pytest.mark.slow
 def test_an_adapter_of_a_model_in_4_bits(made, tmp_path):
-    """All of it but the matches; the agent plays with the adapter, not with the model alone."""
+    """SFT trains an adapter over it and the reward model goes on from that; the agent plays with the adapter."""
     model = save_model(tmp_path / "model", max_position_embeddings=512)
     train = dataclasses.replace(
         made.sft,
@@ -239,11 +430,15 @@ def test_an_adapter_of_a_model_in_4_bits(made, tmp_path):
         limit=20,
         optim=OptimConfig(learning_rate=0.05),
     )
-    settings = dataclasses.replace(made, workdir=str(tmp_path / "run"), sft=train, ask=AskSettings(chat=True))
+    first = STAGES[: STAGES.index("ppo")]
+    settings = dataclasses.replace(made, workdir=str(tmp_path / "run"), sft=train, stages=first)
     shutil.copytree(below(made, "logs"), below(settings, "logs"))
-    assert run_stages(below(settings), pipeline.stages(settings)[:-1]) == STAGES[:-1]
+    assert run_stages(below(settings), pipeline.stages(settings)) == list(first)
+    assert json.loads(below(settings, "reward_model/config.json").read_text())["start"] == str(
+        below(settings, "sft/adapter")
+    )
     (hand, *_) = measure.known_hands(below(settings, "selected/test.jsonl"))
-    player = pipeline.player(settings)
+    player = player_of(settings)
     with_adapter, _ = player.predictions([hand])
     without, _ = open_player(dataclasses.replace(player.settings, adapter="")).predictions([hand])
     np.testing.assert_allclose(with_adapter.sum(1), 1)
@@ -265,7 +460,15 @@ def test_settings_to_a_config_and_back(tmp_path):
         (lambda: SelectSettings(train=0.9, valid=0.2), "shares"),
         (lambda: AgentSettings(temperature=0.0), "temperature is 0.0"),
         (lambda: PipelineExperiment(sft=TrainSettings(adapter=LoraConfig())), "nothing to adapt"),
-        (lambda: PipelineExperiment(ask=AskSettings(chat=True)), "no chat template"),
+        (lambda: PipelineExperiment(ask=AskSettings()), "stage grpo asks in the chat template"),
+        (lambda: PipelineExperiment(stages=("logs", "magic")), "give some of logs, hands"),
+        (lambda: PipelineExperiment(stages=STAGES[:5] + STAGES[6:]), "pairs|reads what sft leaves; name sft too"),
+        (
+            lambda: PipelineExperiment(stages=tuple(set(STAGES) - {"reward_model"})),
+            "ppo reads what reward_model leaves",
+        ),
+        (lambda: PPOStage(judge=0.0), "there must be some reward"),
+        (lambda: PairSettings(best=("a",), worst=("a",)), "none of them in both"),
         (
             lambda: PipelineExperiment(sft=TrainSettings(model=ModelSettings(), adapter=LoraConfig(init="pissa"))),
             "which changes the base",
@@ -277,8 +480,22 @@ def test_settings_without_a_meaning(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (GRPOStage(optim=OptimConfig(schedule="cosine", warmup_steps=30)), "set total_steps above warmup_steps"),
+        (GRPOStage(rewards={"none": RewardSettings("lqlm.rewards.poker.nothing")}), "no 'nothing' in 'lqlm.rewards"),
+    ],
+)
+def test_what_a_late_stage_refuses_is_told_before_the_first(tmp_path, stage, message):
+    with pytest.raises(UserError, match=message):
+        pipeline.run_pipeline(tiny(tmp_path, grpo=stage))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_part_without_decisions_is_told_before_training(made, tmp_path):
-    settings = dataclasses.replace(made, workdir=str(tmp_path), select=SelectSettings(train=1.0, valid=0.0))
+    few = dataclasses.replace(made, stages=STAGES[:5])
+    settings = dataclasses.replace(few, workdir=str(tmp_path), select=SelectSettings(train=1.0, valid=0.0))
     shutil.copytree(below(made, "logs"), tmp_path / "logs")
     with pytest.raises(UserError, match=r"valid\.jsonl has no decision; use more sessions"):
         pipeline.run_pipeline(settings)

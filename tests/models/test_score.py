@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lqlm.models.score import completion_logprobs
+from lqlm.models.score import completion_logprobs, completion_statistics
 from lqlm.models.transformer import forward, logits
 from lqlm.quant.qtensor import QuantConfig
 from tests.tiny import pad, ragged, tiny_adapters, tiny_base, tiny_config
@@ -25,14 +25,21 @@ score = jax.jit(functools.partial(completion_logprobs, cfg=CFG), static_argnames
 @functools.cache
 def by_hand(temperature):
     """Logp and entropy of each completion's tokens, from one row ``prompt + completion`` of its own."""
+    places, scores = rows_by_hand()
+    logp = np.asarray(jax.nn.log_softmax(scores / temperature, axis=-1), np.float64)
+    entropy = -(np.exp(logp) * logp).sum(-1)
+    return np.array([logp[place] for place in places]), np.array([entropy[i, t] for i, t, _ in places])
+
+
+@functools.cache
+def rows_by_hand():
+    """Place and token of each completion's tokens, and the logits of those rows."""
     rows = [np.concatenate([PROMPTS[i // 3], completion]) for i, completion in enumerate(COMPLETIONS)]
     tokens, mask = pad(rows, 9, "right")
     scores = jax.jit(lambda: logits(BASE, forward(BASE, ADAPTERS, tokens, mask, CFG)))()
-    logp = np.asarray(jax.nn.log_softmax(scores / temperature, axis=-1), np.float64)
-    entropy = -(np.exp(logp) * logp).sum(-1)
     starts = [len(PROMPTS[i // 3]) - 1 for i in range(6)]
     places = [(i, starts[i] + c, token) for i, row in enumerate(COMPLETIONS) for c, token in enumerate(row)]
-    return np.array([logp[place] for place in places]), np.array([entropy[i, t] for i, t, _ in places])
+    return places, scores
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
@@ -45,6 +52,19 @@ def test_logp_and_entropy(temperature):
     np.testing.assert_allclose(logp[mask], want_logp, atol=3e-5)
     np.testing.assert_allclose(entropy[mask], want_entropy, atol=3e-5)
     assert want_entropy.std() > 0.1 and (want_entropy < np.log(CFG.vocab_size)).all()
+
+
+def test_what_else_the_logits_say():
+    logp, seen = jax.jit(functools.partial(completion_statistics, cfg=CFG, chunk=7))(BASE, ADAPTERS, *ARRAYS)
+    (places, scores), (want_logp, want_entropy), mask = rows_by_hand(), by_hand(1.0), ARRAYS[3]
+    z = np.array([scores[i, t] for i, t, _ in places], np.float64)
+    p = np.exp(z - z.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    np.testing.assert_allclose(logp[mask], want_logp, atol=3e-5)
+    np.testing.assert_allclose(seen.entropy[mask], want_entropy, atol=3e-5)
+    np.testing.assert_allclose(seen.log_collision[mask], np.log((p**2).sum(-1)), atol=5e-5)
+    np.testing.assert_allclose(seen.mean_logit[mask], z.mean(-1), atol=3e-5)
+    assert seen.correct[mask].tolist() == [bool(row.argmax() == token) for row, (_, _, token) in zip(z, places)]
 
 
 def test_temperature_zero_scores_as_temperature_one():

@@ -17,10 +17,11 @@ from lqlm.poker.answers import (
 )
 from lqlm.poker.pokerstars import parse
 from lqlm.poker.profiles import Profiles
-from lqlm.poker.prompts import read_compact, read_prompt, write_compact, write_prompt
+from lqlm.poker.prompts import read_compact, read_prompt, read_terse, write_compact, write_prompt, write_terse
 from lqlm.poker.record import ActKind, Game, HandError, Limit, known_cards
 from lqlm.poker.replay import replay
-from lqlm.poker.state import Features, Habits, Said, State, View, ViewConfig, names_of, pot_odds, state_of
+from lqlm.poker.state import Habits, Said, State, View, ViewConfig, names_of, state_of
+from lqlm.poker.told import Features, Spot, pot_odds
 from tests.poker import texts
 from tests.poker.random_hands import random_hand
 
@@ -77,6 +78,8 @@ def states(draw):
             draw(st.none() | st.integers(0, 20)),
             tuple(draw(st.lists(WORD, max_size=2))),
             draw(WORD | st.just("")),
+            draw(st.just("") | st.sampled_from(["AKs", "top pair"])),
+            draw(st.none() | st.builds(Spot, *[st.integers(0, 9)] * 3, AMOUNT)),
         ),
     )
 
@@ -86,6 +89,7 @@ def states(draw):
 def test_a_prompt_is_read_back_into_its_state(state):
     assert read_prompt(write_prompt(state)) == state
     assert read_compact(write_compact(state)) == state
+    assert read_terse(write_terse(state)) == state
 
 
 @settings(max_examples=60, deadline=None)
@@ -97,6 +101,7 @@ def test_the_prompts_of_a_hand(seed, round_up):
     for decision in replay(hand).decisions:
         state = state_of(hand, decision, held[decision.seat], config)
         assert read_prompt(write_prompt(state)) == state == read_compact(write_compact(state))
+        assert read_terse(write_terse(state)) == state
         said = chosen_answer(decision, decimals, state)
         assert read_answer(write_answer(said)) == said == read_answer(write_short(said))
         assert said.word in (*state.legal, "fold", "all-in")

@@ -1,12 +1,13 @@
 """Agents to play against: trivial ones, players by equity, and players with a known leak."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from lqlm.poker.arena.actions import Menu, PotFractions, fold_or_check, passive, pot_total, raise_to
-from lqlm.poker.arena.observation import Agent, Mixed, Observation
-from lqlm.poker.arena.showdowns import equity_against_one
+from lqlm.poker.arena.observation import Agent, Mixed, Observation, act_many
+from lqlm.poker.arena.showdowns import equities_against_one
 from lqlm.poker.record import Act
 
 
@@ -66,9 +67,17 @@ class EquityBot:
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Act:
         """Raise, call or fold."""
-        seen, legal = observation, observation.legal
-        others = len(seen.live) - 1
-        value = equity_against_one(seen.cards, seen.board, rng, self.samples) ** others
+        return self.act_many([observation], [rng])[0]
+
+    def act_many(self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]) -> list[Act]:
+        """The decisions of many tables, their hands evaluated together."""
+        cards, boards = [seen.cards for seen in observations], [seen.board for seen in observations]
+        equities = equities_against_one(cards, boards, rngs, self.samples)
+        return [self._decide(*each) for each in zip(observations, equities, rngs)]
+
+    def _decide(self, seen: Observation, equity: float, rng: np.random.Generator) -> Act:
+        legal, others = seen.legal, len(seen.live) - 1
+        value = equity**others
         raised = self.per_raise * raises_before(seen)
         bluffs = rng.random() < self.bluff
         if legal.most and (value > 1 / (others + 1) + self.raise_edge + raised or bluffs):
@@ -91,10 +100,22 @@ class FoldsToRaises:
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Act | Mixed | None:
         """Fold too much."""
-        faced = observation.legal.call and raises_before(observation)
-        if faced and rng.random() < self.probability:
-            return fold_or_check(observation)
-        return self.player.act(observation, rng)
+        return self.act_many([observation], [rng])[0]
+
+    def act_many(
+        self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]
+    ) -> list[Act | Mixed | None]:
+        """The decisions of many tables; the other player is asked about those that are not folded, all at once."""
+        folds = [
+            bool(seen.legal.call and raises_before(seen)) and rng.random() < self.probability
+            for seen, rng in zip(observations, rngs, strict=True)
+        ]
+        left = [i for i, fold in enumerate(folds) if not fold]
+        answers = act_many(self.player, [observations[i] for i in left], [rngs[i] for i in left])
+        found: list[Act | Mixed | None] = [fold_or_check(seen) for seen in observations]
+        for i, answer in zip(left, answers):
+            found[i] = answer
+        return found
 
 
 TIGHT = EquityBot(call_margin=0.12, raise_edge=0.2, bluff=0.02)

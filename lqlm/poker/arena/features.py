@@ -73,6 +73,13 @@ class DecisionTable:
         return self.features[:, wanted]
 
 
+def joined(*tables: DecisionTable) -> DecisionTable:
+    """The rows of several tables below each other."""
+    fields = (field.name for field in dataclasses.fields(DecisionTable) if field.name != "names")
+    rows = {name: np.concatenate([getattr(table, name) for table in tables]) for name in fields}
+    return DecisionTable(names=tables[0].names, **rows)
+
+
 def decision_table(hands: Iterable[Known], equity: Equity) -> DecisionTable:
     """Every decision of a seat whose cards are known."""
     rows, labels, legal, sessions, sizes = [], [], [], [], []

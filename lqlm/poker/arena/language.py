@@ -4,7 +4,7 @@ The model enters as a function from prompts and the answers that are legal to lo
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from lqlm.poker.answers import Answer, exact_answer, read_answer, write_answer
 from lqlm.poker.arena.actions import RAISES, BlindChoices, Menu, passive
 from lqlm.poker.arena.observation import Mixed, Observation
 from lqlm.poker.arena.small_games import RANKS, InformationState, Policy, from_table, information_states
+from lqlm.poker.profiles import Profile
 from lqlm.poker.prompts import write_prompt
 from lqlm.poker.record import Act, ActKind, HandError
-from lqlm.poker.state import State, ViewConfig, state_of, word_of
+from lqlm.poker.state import State, ViewConfig, names_of, state_of, word_of
 
 Score = Callable[[Sequence[str], Sequence[tuple[str, ...]]], Sequence[np.ndarray]]
 """Prompts and the answers to each -> for each prompt the log-probability of every answer, its tokens' sum."""
@@ -92,6 +93,7 @@ class LanguageAgent:
         view: how amounts are shown.
         write: state -> prompt.
         temperature: of :func:`action_probabilities`.
+        profiles: of players by name, whose habits are told; None for none.
     """
 
     score: Score
@@ -99,13 +101,25 @@ class LanguageAgent:
     view: ViewConfig = ViewConfig()
     write: Callable[[State], str] = write_prompt
     temperature: float = 1.0
+    profiles: Mapping[str, Profile] | None = dataclasses.field(default=None, repr=False)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Mixed:
         """The distribution over the menu."""
-        acts = self.menu(observation)
-        state = state_of(observation.hand, observation.decision, observation.cards, self.view)
-        logprobs = self.score([self.write(state)], [tuple(answer_of(observation, act) for act in acts)])[0]
-        return Mixed(acts, tuple(map(float, action_probabilities(logprobs, self.temperature))))
+        return self.act_many([observation], [rng])[0]
+
+    def act_many(self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]) -> list[Mixed]:
+        """The distributions of many tables from one call of the model; nothing is drawn from the generators."""
+        menus = [self.menu(seen) for seen in observations]
+        prompts = [self.write(self._state(seen)) for seen in observations]
+        answers = [tuple(answer_of(seen, act) for act in acts) for seen, acts in zip(observations, menus)]
+        scores = self.score(prompts, answers)
+        chances = (action_probabilities(logprobs, self.temperature) for logprobs in scores)
+        return [Mixed(acts, tuple(map(float, row))) for acts, row in zip(menus, chances)]
+
+    def _state(self, seen: Observation) -> State:
+        hand = seen.hand
+        habits = None if self.profiles is None else names_of(hand, self.profiles)
+        return state_of(hand, seen.decision, seen.cards, self.view, profiles=habits)
 
 
 def answer_of(observation: Observation, act: Act) -> str:

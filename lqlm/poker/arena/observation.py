@@ -1,7 +1,8 @@
 """What a seat may know when it decides, and what an agent is."""
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -81,3 +82,25 @@ class Agent(Protocol):
     def act(self, observation: Observation, rng: np.random.Generator) -> Act | Mixed | None:
         """One decision, a distribution over decisions, or None for an answer that could not be read."""
         ...
+
+
+@runtime_checkable
+class ManyAgent(Agent, Protocol):
+    """An agent that decides at many tables at once, each decision as if it were asked for alone."""
+
+    def act_many(
+        self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]
+    ) -> Sequence[Act | Mixed | None]:
+        """One answer for each observation; it draws from the generator beside it only."""
+        ...
+
+
+def act_many(
+    agent: Agent, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]
+) -> Sequence[Act | Mixed | None]:
+    """The answers of any agent to many observations: all at once where it can, else one after the other."""
+    if not observations:
+        return []
+    if isinstance(agent, ManyAgent):
+        return agent.act_many(observations, rngs)
+    return [agent.act(seen, rng) for seen, rng in zip(observations, rngs, strict=True)]

@@ -76,6 +76,17 @@ def new_state(rules: Rules, stacks: Sequence[int]) -> Any:
     return _GAMES[rules.game].create_state(_AUTOMATIC, True, rules.ante, blinds, rules.big, tuple(stacks), len(stacks))
 
 
+def stack_deck(state: Any, cards: Sequence[int]) -> None:
+    """Leave only the cards that will be dealt in the deck, the first on top: pokerkit looks through all of it for each.
+
+    Args:
+        state: before any card is dealt.
+        cards: all that come, the whole board among them.
+    """
+    state.deck_cards.clear()
+    state.deck_cards.extend(_CARDS[card] for card in cards)
+
+
 def deal_hole(state: Any, player: int, cards: Sequence[int]) -> None:
     """Give a player the hole cards."""
     state.deal_hole([_CARDS[card] for card in cards], player)

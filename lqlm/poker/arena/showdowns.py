@@ -90,9 +90,16 @@ def winners(holes: Sequence[Sequence[int]], boards: np.ndarray) -> np.ndarray:
     Returns:
         int32 [rows, players].
     """
-    rows, players = len(boards), len(holes)
-    own = np.tile(np.asarray(holes), (rows, 1))
-    return strengths(own, np.repeat(boards, players, axis=0)).reshape(rows, players)
+    return winners_of([(holes, boards)])[0]
+
+
+def winners_of(tables: Sequence[tuple[Sequence[Sequence[int]], np.ndarray]]) -> list[np.ndarray]:
+    """As :func:`winners` of each pair of holes and boards, all evaluated together."""
+    sizes = [(len(boards), len(holes)) for holes, boards in tables]
+    own = np.concatenate([np.tile(np.asarray(holes, np.int32), (len(boards), 1)) for holes, boards in tables])
+    shared = np.concatenate([np.repeat(boards.astype(np.int32), len(holes), axis=0) for holes, boards in tables])
+    parts = np.split(strengths(own, shared), np.cumsum([rows * players for rows, players in sizes])[:-1])
+    return [part.reshape(size) for part, size in zip(parts, sizes)]
 
 
 def expected_shares(table: np.ndarray, amount: int | float) -> np.ndarray:
@@ -128,10 +135,34 @@ def equity_against_one(
         rng: for the deals.
         samples: how many; the standard error is below ``1 / (2 sqrt(samples))``.
     """
+    return equities_against_one([cards], [board], [rng], samples)[0]
+
+
+def equities_against_one(
+    cards: Sequence[Sequence[int]],
+    boards: Sequence[Sequence[int]],
+    rngs: Sequence[np.random.Generator],
+    samples: int = 200,
+) -> list[float]:
+    """As :func:`equity_against_one` of each, with all hands evaluated together: the same numbers, many times faster.
+
+    Args:
+        cards: hole cards, as many for each.
+        boards: public cards of each.
+        rngs: one for each.
+        samples: deals for each.
+    """
+    deals = [_deal_against_one(*each, samples) for each in zip(cards, boards, rngs, strict=True)]
+    both = strengths(*(np.concatenate(part) for part in zip(*deals))).reshape(-1, 2, samples)
+    return ((both[:, 0] > both[:, 1]) + 0.5 * (both[:, 0] == both[:, 1])).mean(1).tolist()
+
+
+def _deal_against_one(
+    cards: Sequence[int], board: Sequence[int], rng: np.random.Generator, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hole cards [2 samples, holes], own ones first, and the boards of both."""
     missing, count = BOARD - len(board), len(cards)
     drawn = draws(rng, live_cards([*cards, *board]), samples, missing + count)
-    boards = np.concatenate([np.tile(np.asarray(board, drawn.dtype), (samples, 1)), drawn[:, count:]], 1)
+    full = np.concatenate([np.tile(np.asarray(board, drawn.dtype), (samples, 1)), drawn[:, count:]], 1)
     own = np.tile(np.asarray(cards), (samples, 1))
-    both = strengths(np.concatenate([own, drawn[:, :count]]), np.concatenate([boards, boards]))
-    mine, other = both[:samples], both[samples:]
-    return float(np.mean((mine > other) + 0.5 * (mine == other)))
+    return np.concatenate([own, drawn[:, :count]]), np.concatenate([full, full])

@@ -11,7 +11,7 @@ from lqlm.errors import UserError
 from lqlm.poker.arena.actions import resolve
 from lqlm.poker.arena.observation import Agent, Mixed, Observation
 from lqlm.poker.arena.recording import finished, opening
-from lqlm.poker.arena.referee import deal_board, deal_hole, new_state, take
+from lqlm.poker.arena.referee import deal_board, deal_hole, new_state, stack_deck, take
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.cards import DECK
 from lqlm.poker.record import Act, Hand
@@ -47,7 +47,7 @@ def observe(
         cards=dealt.holes[at],
         street=state.street_index,
         board=dealt.board[: BOARD_CARDS[state.street_index]],
-        pot=state.total_pot_amount,
+        pot=sum(state.starting_stacks) - sum(state.stacks),
         bet=max(state.bets),
         stacks=dict(zip(seats, state.stacks)),
         bets=dict(zip(seats, state.bets)),
@@ -118,6 +118,7 @@ def hand_in_steps(
         found = f"{count} seats, {len(dealt.holes)} hands of cards, {len(chairs.stacks)} stacks"
         raise UserError(f"the table: {found}; 2 to 10 players can sit down, with one of each")
     start, state = opening(rules, chairs.stacks, seats, chairs.names, hand_id), new_state(rules, chairs.stacks)
+    stack_deck(state, [*(card for cards in dealt.holes for card in cards), *dealt.board])
     for at, cards in enumerate(dealt.holes):
         deal_hole(state, at, cards)
     streets: list[list[Act]] = [[]]
@@ -161,27 +162,81 @@ def play_hand(
     Raises:
         UserError: when players, cards and stacks do not fit together.
     """
-    count = len(agents)
-    if len(rngs) != count:
-        raise UserError(f"the table: {count} agents, {len(rngs)} generators; each agent has one")
-    numbers = tuple(seats or range(1, count + 1))
-    called = tuple(names or (f"Player {seat}" for seat in numbers))
-    steps = hand_in_steps(rules, Chairs(tuple(stacks or [rules.stack] * count), numbers, called), dealt, hand_id)
-    decisions, illegal, seconds = [0] * count, [0] * count, [0.0] * count
-    try:
-        seen = next(steps)
-        while True:
-            at, begun = numbers.index(seen.seat), time.perf_counter()
-            chosen, wrong = resolve(_draw(agents[at].act(seen, rngs[at]), rngs[at]), seen)
-            seconds[at] += time.perf_counter() - begun
-            decisions[at], illegal[at] = decisions[at] + 1, illegal[at] + wrong
-            seen = steps.send(chosen)
-    except StopIteration as end:
-        hand, chips = end.value
-        return Played(hand, chips, tuple(decisions), tuple(illegal), tuple(seconds))
+    hand = Underway(rules, agents, dealt, rngs, stacks=stacks, seats=seats, names=names, hand_id=hand_id)
+    while hand.played is None:
+        begun = time.perf_counter()
+        answer = hand.agent.act(hand.seen, hand.rng)
+        hand.take(answer, time.perf_counter() - begun)
+    return hand.played
 
 
-def _draw(answer: Act | Mixed | None, rng: np.random.Generator) -> Act | None:
+class Underway:
+    """A hand that is being played, for one who asks the agents; the arguments are those of :func:`play_hand`.
+
+    Attributes:
+        seen: what the player whose turn it is may know.
+        played: the hand once it is over, None before.
+    """
+
+    seen: Observation
+
+    def __init__(
+        self,
+        rules: Rules,
+        agents: Sequence[Agent],
+        dealt: Deal,
+        rngs: Sequence[np.random.Generator],
+        *,
+        stacks: Sequence[int] | None = None,
+        seats: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+        hand_id: str = "",
+    ) -> None:
+        count = len(agents)
+        if len(rngs) != count:
+            raise UserError(f"the table: {count} agents, {len(rngs)} generators; each agent has one")
+        self._agents, self._rngs, self._seats = agents, rngs, tuple(seats or range(1, count + 1))
+        called = tuple(names or (f"Player {seat}" for seat in self._seats))
+        chairs = Chairs(tuple(stacks or [rules.stack] * count), self._seats, called)
+        self._steps = hand_in_steps(rules, chairs, dealt, hand_id)
+        self._decisions, self._illegal, self._seconds = [0] * count, [0] * count, [0.0] * count
+        self.played: Played | None = None
+        self._go_on(None)
+
+    @property
+    def agent(self) -> Agent:
+        """Whose turn it is."""
+        return self._agents[self._at]
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The random numbers of the seat whose turn it is."""
+        return self._rngs[self._at]
+
+    def take(self, answer: Act | Mixed | None, seconds: float) -> None:
+        """Go on with an agent's answer.
+
+        Args:
+            answer: of :attr:`agent` to :attr:`seen`.
+            seconds: that it took.
+        """
+        at = self._at
+        chosen, wrong = resolve(drawn(answer, self.rng), self.seen)
+        self._decisions[at], self._illegal[at] = self._decisions[at] + 1, self._illegal[at] + wrong
+        self._seconds[at] += seconds
+        self._go_on(chosen)
+
+    def _go_on(self, chosen: Act | None) -> None:
+        try:
+            self.seen = next(self._steps) if chosen is None else self._steps.send(chosen)
+            self._at = self._seats.index(self.seen.seat)
+        except StopIteration as end:
+            hand, chips = end.value
+            self.played = Played(hand, chips, tuple(self._decisions), tuple(self._illegal), tuple(self._seconds))
+
+
+def drawn(answer: Act | Mixed | None, rng: np.random.Generator) -> Act | None:
+    """The decision of an answer, drawn where it is a distribution."""
     if not isinstance(answer, Mixed):
         return answer
     total = np.cumsum(np.asarray(answer.probabilities, np.float64))

@@ -8,9 +8,18 @@ from sklearn import metrics
 from experiments.poker.__main__ import dispatch
 from lqlm.errors import UserError
 from lqlm.poker import cards
-from lqlm.poker.arena.agreement import agreement, boosted_sizes, boosted_trees, macro_f1, majority
+from lqlm.poker.arena.agreement import (
+    agreement,
+    best_power,
+    boosted_sizes,
+    boosted_trees,
+    frequencies,
+    macro_f1,
+    majority,
+    prior_corrected,
+)
 from lqlm.poker.arena.bots import EquityBot, RandomBot
-from lqlm.poker.arena.features import CARDS, CLASSES, EQUITY, PUBLIC, Known, decision_table
+from lqlm.poker.arena.features import CARDS, CLASSES, EQUITY, PUBLIC, Known, decision_table, joined
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import deal, play_hand
 from lqlm.poker.codec import to_json
@@ -200,7 +209,44 @@ def test_the_command_writes_a_table_numbers_and_plots_and_goes_on_where_it_was(t
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert dispatch(["evaluate", "--out", str(tmp_path), "--heroes", "nobody"]) == 2
-    assert "no bot 'nobody'; it is one of random, call" in capsys.readouterr().err
+    assert "no bot or model 'nobody'; it is one of random, call" in capsys.readouterr().err
     command = ["evaluate", "--out", str(tmp_path), "--heroes", "--iterations", "0", "--selected", str(tmp_path)]
     assert dispatch(command) == 2
     assert "train.jsonl is missing" in capsys.readouterr().err
+
+
+def test_a_prior_correction_weighs_rare_actions_more(table):
+    given, shares = random_predictions(table), frequencies(table)
+    np.testing.assert_allclose(shares.sum(), 1)
+    np.testing.assert_allclose(prior_corrected(given, shares, 0.0), given)
+    found = prior_corrected(given, shares, 0.5)
+    np.testing.assert_allclose(found.sum(1), 1)
+    odds = (found[:, 0] / found[:, 4]) / (given[:, 0] / given[:, 4])
+    np.testing.assert_allclose(odds, (shares[4] / shares[0]) ** 0.5)
+    impossible = prior_corrected(np.where(table.legal, given, 0.0) + 0.0, shares, 1.0)
+    assert (impossible[~table.legal] == 0).all()  # what is not legal stays so
+
+
+def test_the_power_is_the_best_of_those_tried_for_macro_f1(table):
+    """Predictions that lean to the frequent actions as those of a model do; scikit-learn's F1 is the judge."""
+    shares = frequencies(table)
+    truth = np.eye(len(CLASSES))[table.labels]
+    leaning = (0.4 * truth + random_predictions(table)) * shares
+    leaning /= leaning.sum(1, keepdims=True)
+    power = best_power(leaning, table, shares)
+
+    def judged(power):
+        chosen = prior_corrected(leaning, shares, power).argmax(1)
+        return metrics.f1_score(table.labels, chosen, average="macro")
+
+    tried = {step / 20: judged(step / 20) for step in range(21)}
+    assert tried[power] == max(tried.values()) > tried[0.0]
+    assert best_power(truth, table, shares) == 0.0  # nothing to gain: nothing is changed
+
+
+def test_tables_below_each_other(table):
+    both = joined(some(table, slice(0, 5)), some(table, slice(5, 12)))
+    assert both.names == table.names
+    np.testing.assert_array_equal(both.features, table.features[:12])
+    np.testing.assert_array_equal(both.labels, table.labels[:12])
+    np.testing.assert_array_equal(both.sessions, table.sessions[:12])

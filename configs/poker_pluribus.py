@@ -1,0 +1,45 @@
+"""Pluribus's own decisions: a Llama of 0.4 million parameters that is told equity, odds and where it stands.
+
+Command:   python -m experiments.poker pipeline --config configs/poker_pluribus.py
+Hardware:  2 CPU cores, 2 GiB of memory.
+Minutes:   not measured yet.
+Expected:  not measured yet.
+Own logs:  configs/poker_pluribus.py:PATH  (a folder, archive or file of PHH or PokerStars text; by default Pluribus's
+           6,844 hands in ../shared/data/poker)
+"""
+
+from experiments.configdict import as_config
+from experiments.poker.agent import AskSettings
+from experiments.poker.pipeline_settings import (
+    EvaluateSettings,
+    LogSettings,
+    PipelineExperiment,
+    SelectSettings,
+    TrainSettings,
+)
+from experiments.sft.settings import RunSettings, ScratchSettings
+from lqlm.adapters.configs import FullConfig
+from lqlm.optim.chains import OptimConfig
+from lqlm.poker.policy import Shapes
+
+
+def get_config(source: str = "../shared/data/poker/pluribus/phh.tar.gz"):
+    """The settings; each can be overridden on the command line."""
+    return as_config(
+        PipelineExperiment(
+            workdir="runs/poker_pluribus",
+            stages=("logs", "hands", "selected", "prompts", "records", "sft", "evaluate"),
+            logs=LogSettings(source=(source,)),
+            select=SelectSettings(train=0.8, valid=0.1),
+            ask=AskSettings(template="terse", round_up=False, features=("equity", "pot-odds", "spot", "class")),
+            sft=TrainSettings(
+                model=ScratchSettings(vocab_size=512, layers=3, width=96, ffn=256, max_positions=192),
+                adapter=FullConfig(),
+                max_length=128,
+                heldout=1024,
+                optim=OptimConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=0.1, b2=0.95),
+                run=RunSettings(steps=5000, rows=16, eval_every=1000, eval_batch=32, checkpoint_every=250, samples=0),
+            ),
+            evaluate=EvaluateSettings(seats=(2, 6), shapes=Shapes(rows=32, prompt=32, answers=12, tokens=6)),
+        )
+    )

@@ -1,0 +1,171 @@
+"""What may be told of a decision besides what is to be seen: all of it computed from the public state and own cards.
+
+The same decision is told the same, in training and at the table: what is drawn depends on the cards alone.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+
+import numpy as np
+
+from lqlm.errors import UserError
+from lqlm.poker.arena.showdowns import equity_against_one
+from lqlm.poker.cards import CATEGORIES, best_category, hand_class, rank
+from lqlm.poker.draws import Draws, find_draws
+from lqlm.poker.record import ActKind, Game, Hand
+from lqlm.poker.replay import Decision
+
+NAMES = ("equity", "pot-odds", "draws", "class", "spot", "habits")
+"""What can be asked for; habits are other players' and need the hands before."""
+SAMPLES = 1000
+"""Random deals for an equity; the standard error is below 1.6 percent."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a decision stands.
+
+    Attributes:
+        live: opponents who have not folded.
+        behind: those of them who act after this seat on later streets and have chips.
+        raises: bets and raises on this street so far.
+        call: what a call costs, in the amounts of the prompt.
+    """
+
+    live: int
+    behind: int
+    raises: int
+    call: Decimal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Features:
+    """What may be told besides.
+
+    Attributes:
+        equity: percent, against one random hand.
+        pot_odds: percent.
+        outs: cards that improve the hand.
+        draws: their names.
+        style: to play in.
+        made: the class of the hole cards, later what they make with the board.
+        spot: where the decision stands.
+    """
+
+    equity: int | None = None
+    pot_odds: int | None = None
+    outs: int | None = None
+    draws: tuple[str, ...] = ()
+    style: str = ""
+    made: str = ""
+    spot: Spot | None = None
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what cannot be told.
+
+    Raises:
+        UserError: naming it.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise UserError(f"features: {name!r} is not known; choose among {', '.join(NAMES)}")
+
+
+def features_of(
+    hand: Hand, decision: Decision, cards: Sequence[int], names: Sequence[str], call: Decimal, style: str = ""
+) -> Features:
+    """The features of a decision.
+
+    Args:
+        hand: the record; of it only what came before the decision is used.
+        decision: one of its replay.
+        cards: of the player who decides.
+        names: which, among :data:`NAMES`.
+        call: what a call costs, as the prompt writes it.
+        style: a request, as it stands.
+    """
+    found = find(tuple(cards), decision.board) if "draws" in names and _has_draws(hand, decision) else None
+    return Features(
+        equity=equity(tuple(cards), decision.board) if "equity" in names else None,
+        pot_odds=pot_odds(Decimal(decision.legal.call), Decimal(decision.pot)) if "pot-odds" in names else None,
+        outs=found.count if found else None,
+        draws=found.names if found else (),
+        style=style,
+        made=made_hand(cards, decision.board) if "class" in names and hand.game is Game.HOLDEM else "",
+        spot=spot_of(hand, decision, call) if "spot" in names else None,
+    )
+
+
+def _has_draws(hand: Hand, decision: Decision) -> bool:
+    return hand.game is Game.HOLDEM and len(decision.board) in (3, 4)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def find(cards: tuple[int, ...], board: tuple[int, ...]) -> Draws:
+    """:func:`lqlm.poker.draws.find_draws`, kept."""
+    return find_draws(cards, board)
+
+
+def equity(cards: tuple[int, ...], board: tuple[int, ...], samples: int = SAMPLES) -> int:
+    """Percent of a pot that cards win from one random hand; the same cards in any order give the same number.
+
+    Args:
+        cards: own hole cards.
+        board: public cards.
+        samples: random deals.
+    """
+    return round(100 * _equity(tuple(sorted(cards)), tuple(sorted(board)), samples))
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _equity(cards: tuple[int, ...], board: tuple[int, ...], samples: int) -> float:
+    """The draws follow from a digest of the cards."""
+    digest = hashlib.blake2b(bytes(cards) + b"|" + bytes(board), digest_size=8).digest()
+    return equity_against_one(cards, board, np.random.default_rng(int.from_bytes(digest)), samples)
+
+
+def pot_odds(to_call: Decimal, pot: Decimal) -> int:
+    """Percent of the pot after a call that the call costs, ``100 c / (p + c)``, rounded.
+
+    >>> pot_odds(Decimal(1), Decimal(3))
+    25
+    """
+    return int((100 * to_call / (pot + to_call)).to_integral_value()) if to_call else 0
+
+
+def made_hand(cards: Sequence[int], board: Sequence[int]) -> str:
+    """One of the 169 classes before the flop; later the category of the hand, a pair by its place on the board.
+
+    >>> from lqlm.poker.cards import cards
+    >>> flop = cards("Kd7c2s")
+    >>> made_hand(cards("AhKh"), ()), made_hand(cards("AhKh"), flop), made_hand(cards("8h8d"), flop)
+    ('AKs', 'top pair', 'underpair')
+    """
+    if not board:
+        return hand_class(cards)
+    best = CATEGORIES[best_category(cards, board)]
+    return _pair(list(map(rank, cards)), list(map(rank, board))) if best == "pair" else best
+
+
+def _pair(mine: list[int], shared: list[int]) -> str:
+    if len(set(shared)) < len(shared):
+        return "board pair"
+    if len(set(mine)) < len(mine):
+        return "overpair" if mine[0] > max(shared) else "underpair"
+    own = max(set(mine) & set(shared))
+    return "top pair" if own == max(shared) else "low pair" if own == min(shared) else "middle pair"
+
+
+def spot_of(hand: Hand, decision: Decision, call: Decimal) -> Spot:
+    """Where a decision stands, from what came before it."""
+    order = list(decision.stacks)
+    others = [seat for seat in decision.live if seat != decision.seat]
+    after = [seat for seat in order[order.index(decision.seat) + 1 :] if seat in others and decision.stacks[seat]]
+    left = decision.index - sum(map(len, hand.streets[: decision.street]))
+    acts = hand.streets[decision.street][:left] if decision.street < len(hand.streets) else ()
+    raises = sum(act.kind in (ActKind.BET, ActKind.RAISE) for act in acts)
+    return Spot(len(others), len(after), raises, call)
