@@ -4,7 +4,7 @@ Command:   python -m experiments.poker pipeline --config configs/poker_pluribus.
 Hardware:  2 CPU cores, 2 GiB of memory.
 Minutes:   not measured yet.
 Expected:  not measured yet.
-Own logs:  configs/poker_pluribus.py:PATH  (a folder, archive or file of PHH or PokerStars text; by default Pluribus's
+Own logs:  configs/poker_pluribus.py:PATH  (folder, archive or file of PHH or PokerStars text; by default Pluribus's
            6,844 hands in ../shared/data/poker)
 """
 
