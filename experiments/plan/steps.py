@@ -177,7 +177,9 @@ def _program(
     state = TrainState(adapters, moments, integers(), integers(), integers())
     update = make_update(objective, optimizer, micro_batches=job.micro_batches)
     key = jax.eval_shape(lambda: jax.random.key(0)) if getattr(job.adapter, "dropout", 0.0) else None
-    return Program(jax.jit(update, donate_argnums=0), (state, base, batch, key), base, adapters, moments)
+    return Program(
+        jax.jit(update, donate_argnums=0, keep_unused=True), (state, base, batch, key), base, adapters, moments
+    )
 
 
 STEPS = {"sft": sft, "reward_model": reward_model, "ppo": ppo, "grpo": grpo}

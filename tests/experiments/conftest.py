@@ -107,5 +107,5 @@ def process(*arguments, module="experiments.grpo", **environment):
 
 
 def run_process(*arguments, module="experiments.grpo", **environment):
-    ended = subprocess.run(**process(*arguments, module=module, **environment), capture_output=True, timeout=300)
+    ended = subprocess.run(**process(*arguments, module=module, **environment), capture_output=True, timeout=900)
     return Ended(ended.returncode, ended.stdout, ended.stderr)

@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_said(plan):
         ("--config.batch=0", "batch is 0; give 1 or more"),
         ("--config.gpu_gib=0.5", "the GPU must have more"),
         ("--config.micro_batches=3", "a batch of 1 in 3 micro_batches: choose a divisor"),
-        ("--config.model=12B", "'12B' is no shape (7B, 13B, 33B, 65B)"),
+        ("--config.model=12B", "'12B' is no shape (7B, 13B, 33B, 65B"),
         ("--config.remat=some", "config.remat is 'some'; choose"),
     ],
 )
