@@ -58,7 +58,7 @@ COMMAND_LINES = {
     "long prompt": (["--config.task.shots=6"], ["prompt tokens", "context of 64", "sampling.max_new_tokens"]),
     "small bucket": (["--config.run.prompt_buckets=4,8"], ["largest bucket of 8", "larger"]),
     "no reward module": (["--config.rewards.digits.function=no.such.module"], ["no.such", "spelling"]),
-    "no reward function": ([REWARD + "digitz"], ["digitz", "its functions: digits"]),
+    "no reward function": ([REWARD + "digitz"], ["digitz", "its functions: digit_steps, "]),
     "reward raises": ([REWARD + "raises"], ["'digits'", "every sample", "ValueError: no reward today"]),
     "reward is infinite": ([REWARD + "infinite"], ["every sample", "not a finite"]),
     "reward hangs": ([REWARD + "hangs", "--config.run.reward_timeout=0.2"], ["every sample", "longer than 0.2 s"]),
