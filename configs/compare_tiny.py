@@ -3,8 +3,10 @@
 Command:   python -m experiments.compare --config configs/compare_tiny.py
 Remedies:  python -m experiments.compare --config configs/compare_tiny.py:remedies
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   47 on one core (95 seconds a run, before other jobs came); 116 as it went on beside them.
+Expected:  greedy held-out accuracy 21% before; after 38,400 rollouts 27% (dapo) to 40% (ppo), remedies 27% to 34%, with
+           intervals that overlap: at three seeds no method is told from plain GRPO (33%, in groups of four 32%) but
+           A2C (+3 points, 95% interval +-2, one of 18 comparisons).
 
 The runs are those of configs/grpo_variants.py, PPO and A2C have the same model, task, rate and samples a step.  The
 remedies are compared in groups of 4, where more groups are all equal.  Variants that sample again draw about two
