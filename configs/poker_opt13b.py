@@ -34,7 +34,7 @@ from typing import Any
 
 from experiments.configdict import as_config
 from experiments.pairs.settings import PairRunSettings
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from experiments.poker.pipeline_settings import (
     EvaluateSettings,
     LogSettings,

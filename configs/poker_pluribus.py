@@ -9,7 +9,7 @@ Own logs:  configs/poker_pluribus.py:PATH  (folder, archive or file of PHH or Po
 """
 
 from experiments.configdict import as_config
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from experiments.poker.pipeline_settings import (
     EvaluateSettings,
     LogSettings,

@@ -15,7 +15,7 @@ pair has ever shown it; GRPO is rewarded in chips.
 from experiments.configdict import as_config
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from experiments.poker.pipeline_settings import (
     EvaluateSettings,
     LogSettings,

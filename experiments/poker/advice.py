@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.poker.agent import AgentSettings, AskSettings, open_player
+from experiments.poker.agent import AgentSettings, open_player
+from experiments.poker.ask import AskSettings
 from experiments.poker.play_game import name_of
 from experiments.poker.prompts import TEMPLATES
 from experiments.settings import ModelSettings

@@ -1,20 +1,18 @@
-"""A trained model as a player: what it is asked, the tokens that it was trained on, and its scores of the answers."""
+"""A trained model as a player: at the table, and held against the decisions of others."""
 
 import dataclasses
 import functools
 import pathlib
-import typing
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import trained
 from experiments.decoding import make_sampler, texts_of
+from experiments.poker.ask import AskSettings, Scorer, tokens_of
 from experiments.poker.files import fingerprint
-from experiments.poker.prompts import ANSWERS, TEMPLATES
 from experiments.settings import ModelSettings
 from lqlm.adapters.configs import LoraConfig
 from lqlm.errors import UserError
@@ -22,58 +20,14 @@ from lqlm.generation.rollout import check_context, pad_prompts, round_up
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.load import LoadedModel
 from lqlm.io.peft import load_peft
-from lqlm.poker.answers import act_of, read_answer, write_answer
+from lqlm.poker.answers import act_of, write_answer
 from lqlm.poker.arena.features import CLASSES, Known, size_in_pots
 from lqlm.poker.arena.language import LanguageAgent, TextAgent, action_probabilities
-from lqlm.poker.policy import Question, Score, Shapes, answer_logprobs, legal_answers, score_questions
+from lqlm.poker.policy import Question, Shapes, answer_logprobs, legal_answers, score_questions
 from lqlm.poker.profiles import Profile, Profiles
 from lqlm.poker.replay import Decision, replay
-from lqlm.poker.state import CHOICES, State, ViewConfig, names_of, state_of
-from lqlm.poker.told import check_names
-from lqlm.tasks.instructions import Tokenizer, tokenize
-from lqlm.tasks.records import InstructionConfig
+from lqlm.poker.state import State, names_of, state_of
 from lqlm.types import PyTree
-
-NO_LIMIT_OF_TOKENS = InstructionConfig(max_length=2**30)
-
-
-@dataclasses.dataclass(frozen=True)
-class AskSettings:
-    """How a decision is put into words.
-
-    Attributes:
-        template: ``terse``, ``compact``, or the ``paper``'s.
-        chat: as a conversation in the model's chat template; else as plain text.
-        round_up: amounts in whole big blinds, as in the paper.
-        choices: bets to choose from, in big blinds.
-        features: what is told besides, of :data:`lqlm.poker.told.NAMES`: equity, pot-odds, draws, class, spot, habits.
-    """
-
-    template: typing.Literal["compact", "paper", "terse"] = "compact"
-    chat: bool = False
-    round_up: bool = True
-    choices: tuple[int, ...] = CHOICES
-    features: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse features that are not known."""
-        check_names(self.features)
-
-    @property
-    def view(self) -> ViewConfig:
-        """What is shown, and how."""
-        return ViewConfig(self.round_up, self.choices, self.features)
-
-    def prompt(self, state: State) -> str:
-        """The prompt of a state."""
-        return TEMPLATES[self.template](state)
-
-    def record(self, prompt: str, completion: str) -> dict[str, Any]:
-        """Prompt and answer as a record of experiments.sft."""
-        if self.chat:
-            turns = (("user", prompt), ("assistant", completion))
-            return {"messages": [{"role": role, "content": content} for role, content in turns]}
-        return {"prompt": f"{prompt}\n", "completion": completion}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,65 +56,6 @@ class AgentSettings:
         """Refuse what has no meaning."""
         if self.temperature <= 0:
             raise UserError(f"temperature is {self.temperature}; give more than 0, a little for the best answer only")
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Scorer:
-    """Log-probabilities of answers, as :class:`lqlm.poker.arena.language.LanguageAgent` asks for them.
-
-    Attributes:
-        tokenizer: of the model.
-        score: the model, compiled.
-        ask: how decisions are put into words.
-        shapes: what arrays are padded to.
-        pad_id: what they are filled with.
-        limit: tokens that the model can hold.
-        name: of model and settings; it stands for them where a match is kept in a file.
-        tails: tokens of the answers that were asked for so far: to tokenize a prompt anew for each of its answers took
-            most of the time of a match.
-    """
-
-    tokenizer: Tokenizer
-    score: Score
-    ask: AskSettings
-    shapes: Shapes
-    pad_id: int
-    limit: int
-    name: str
-    tails: dict[str, list[int]] = dataclasses.field(default_factory=dict, compare=False)
-
-    def __repr__(self) -> str:
-        return f"Scorer({self.name})"
-
-    def __call__(self, prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
-        """For each prompt the log-probability of every answer; answers in either form, scored in the template's."""
-        questions = [self.question(prompt, several) for prompt, several in zip(prompts, answers, strict=True)]
-        return score_questions(self.score, questions, self.shapes, self.pad_id)
-
-    def question(self, prompt: str, answers: Iterable[str]) -> Question:
-        """The tokens of a prompt and of its answers, as training had them.
-
-        Raises:
-            UserError: when the model cannot hold so many.
-        """
-        first, *others = [ANSWERS[self.ask.template](read_answer(answer)) for answer in answers]
-        tokens, answer = _tokens(self.ask.record(prompt, first), self.tokenizer)
-        tails = [answer, *(self.tail(prompt, text) for text in others)]
-        check_context(len(tokens), max(map(len, tails)), self.limit, "a prompt of the table")
-        return Question(tokens, tails)
-
-    def tail(self, prompt: str, text: str) -> list[int]:
-        """The tokens of an answer; they are the same after every prompt, since what stands between is the same."""
-        if text not in self.tails:
-            self.tails[text] = _tokens(self.ask.record(prompt, text), self.tokenizer)[1]
-        return self.tails[text]
-
-
-def _tokens(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The tokens before the first learned one, and the rest."""
-    (example,) = tokenize("poker", record, tokenizer, NO_LIMIT_OF_TOKENS).examples
-    first = int(example.targets.argmax())
-    return example.tokens[:first].tolist(), example.tokens[first:].tolist()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +92,7 @@ class Player:
         tokenizer, multiple = self.model.tokenizer, self.settings.shapes.prompt
 
         def answer(prompt: str) -> str:
-            tokens, _ = _tokens(ask.record(prompt, "fold"), tokenizer)
+            tokens, _ = tokens_of(ask.record(prompt, "fold"), tokenizer)
             check_context(len(tokens), sampling.max_new_tokens, self.model.config.max_positions, "a prompt")
             padded = pad_prompts([tokens], round_up(len(tokens), multiple), tokenizer.pad_id)
             # The same prompt draws the same text: an agent keeps no state between decisions.
@@ -248,7 +143,7 @@ class Player:
     def _words_of(self, state: State, words: Sequence[str]) -> Question:
         """The words as answers: the tokens that they begin with, whatever follows."""
         prompt = self.settings.ask.prompt(state)
-        tokens, _ = _tokens(self.settings.ask.record(prompt, words[0]), self.scorer.tokenizer)
+        tokens, _ = tokens_of(self.settings.ask.record(prompt, words[0]), self.scorer.tokenizer)
         template = self.settings.ask.template
         return Question(tokens, [self._beginning(prompt, _begins(template, word)) for word in words])
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 import jax
 
 from experiments.poker import tuning
-from experiments.poker.agent import AgentSettings, Player, Scorer, open_player
+from experiments.poker.agent import AgentSettings, Player, open_player
+from experiments.poker.ask import Scorer
 from experiments.poker.files import fingerprint
 from experiments.poker.pipeline_settings import PipelineExperiment
 from lqlm.io.reward_model import load_reward_model

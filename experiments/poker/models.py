@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments.command import load_config
 from experiments.configdict import as_config, from_config
-from experiments.poker.agent import AgentSettings, AskSettings, Player, Scorer, open_player
-from experiments.poker.agent import _tokens as tokens_of
+from experiments.poker.agent import AgentSettings, Player, open_player
+from experiments.poker.ask import AskSettings, Scorer, tokens_of
 from experiments.poker.contestants import player
 from experiments.poker.pipeline_settings import LEARNED, PipelineExperiment
 from experiments.settings import ModelSettings

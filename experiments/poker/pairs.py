@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from experiments.poker.prompts import ANSWERS
 from experiments.poker.tuning_settings import PairSettings
 from lqlm.errors import UserError

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import typing
 
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from experiments.poker.evaluate import AGENTS
 from experiments.poker.tuning_settings import AdaptSettings, GRPOStage, JudgeSettings, PairSettings, PPOStage
 from experiments.settings import ModelSettings

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from experiments.poker.agent import AgentSettings, open_player
+from experiments.poker.ask import tokens_of
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
 from lqlm.generation.rollout import check_context
 from lqlm.poker.arena.language import small_game_answers, small_game_policy, small_game_prompt
 from lqlm.poker.arena.small_games import InformationState, Policy
 from lqlm.poker.policy import Question, Score, Shapes, score_questions
-from lqlm.tasks.instructions import Tokenizer, tokenize
-from lqlm.tasks.records import InstructionConfig
+from lqlm.tasks.instructions import Tokenizer
 
-WHOLE = InstructionConfig(max_length=2**30)
 SHAPES = Shapes(rows=64, prompt=16, answers=3, tokens=4)
 
 
@@ -34,17 +33,11 @@ def question_of(prompt: str, answers: Iterable[str], tokenizer: Tokenizer, limit
     Raises:
         UserError: when the model cannot hold so many.
     """
-    pairs = [_tokens({"prompt": prompt, "completion": answer}, tokenizer) for answer in answers]
+    pairs = [tokens_of({"prompt": prompt, "completion": answer}, tokenizer) for answer in answers]
     if any(pair[0] != pairs[0][0] for pair in pairs):
         raise UserError(f"prompt {prompt!r}: its tokens depend on the answer; use a tokenizer that splits words")
     check_context(len(pairs[0][0]), max(len(answer) for _, answer in pairs), limit, "a prompt of a small game")
     return Question(pairs[0][0], [answer for _, answer in pairs])
-
-
-def _tokens(record: dict[str, str], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    (example,) = tokenize("small games", record, tokenizer, WHOLE).examples
-    first = int(example.targets.argmax())
-    return example.tokens[:first].tolist(), example.tokens[first:].tolist()
 
 
 def questions(states: Iterable[InformationState], rules: bool, tokenizer: Tokenizer, limit: int) -> list[Question]:

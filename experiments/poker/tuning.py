@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from experiments.grpo.settings import GRPOExperiment
 from experiments.pairs.settings import PairData
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from experiments.poker.files import read_rows, write_rows
 from experiments.poker.pairs import told_pairs, valued_pairs
 from experiments.poker.pipeline_settings import PipelineExperiment

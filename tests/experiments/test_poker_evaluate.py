@@ -7,7 +7,7 @@ import pytest
 
 from experiments.poker import evaluate, measure, models
 from experiments.poker.__main__ import dispatch
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from experiments.poker.measure import Line
 from lqlm.errors import UserError
 from lqlm.poker.arena.bots import BOTS

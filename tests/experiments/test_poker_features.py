@@ -8,7 +8,8 @@ import pytest
 
 from experiments.poker import agent, features, measure
 from experiments.poker.__main__ import dispatch
-from experiments.poker.agent import AgentSettings, AskSettings, open_player
+from experiments.poker.agent import AgentSettings, open_player
+from experiments.poker.ask import AskSettings
 from experiments.poker.pipeline_settings import LogSettings
 from experiments.poker.self_play import write_logs
 from experiments.settings import ModelSettings
@@ -18,7 +19,8 @@ from tests.experiments.tiny_model import save_model
 
 CONFIG = """
 from experiments.configdict import as_config
-from experiments.poker.agent import AgentSettings, AskSettings, open_player
+from experiments.poker.agent import AgentSettings, open_player
+from experiments.poker.ask import AskSettings
 from experiments.poker.pipeline_settings import EvaluateSettings, PipelineExperiment, TrainSettings
 from experiments.sft.settings import RunSettings, ScratchSettings
 from lqlm.poker.policy import Shapes

@@ -17,7 +17,8 @@ from experiments.configdict import as_config, from_config
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
 from experiments.poker import ablation, measure, pipeline, tuning
-from experiments.poker.agent import AgentSettings, AskSettings, open_player
+from experiments.poker.agent import AgentSettings, open_player
+from experiments.poker.ask import AskSettings
 from experiments.poker.contestants import player as player_of
 from experiments.poker.pairs import as_legal, told_pairs, valued_pairs
 from experiments.poker.pipeline_settings import (

@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from experiments.poker.agent import AskSettings
+from experiments.poker.ask import AskSettings
 from lqlm.errors import UserError
 from lqlm.poker.arena.bots import RandomBot
 from lqlm.poker.arena.features import PUBLIC, Known, decision_table

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from experiments.poker import prompts
-from experiments.poker.agent import AskSettings, _tokens
+from experiments.poker.ask import AskSettings, tokens_of
 from lqlm.errors import UserError
 from lqlm.io.bpe import train_bpe
 from lqlm.io.tokenizer import tokenizer_from_directory
@@ -70,7 +70,7 @@ def test_questions_and_tokens_are_those_of_fine_tuning(selected, config, tokeniz
     for item in task.train:
         row = written[item.id]
         assert (item.question, item.answer) == (row["prompt"], row["completion"])
-        asked, answer = _tokens(ask.record(row["prompt"], row["completion"]), tokenizer)
+        asked, answer = tokens_of(ask.record(row["prompt"], row["completion"]), tokenizer)
         assert tokenizer.chat(task.messages(item)) == asked and tokenizer.decode(answer).strip() == item.answer
         assert not any(held in item.question for held in _cards_of_others(item))
 

@@ -1,0 +1,118 @@
+"""What a model is asked: a decision in words, in the tokens that it was trained on, and its scores of the answers."""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.poker.prompts import ANSWERS, TEMPLATES
+from lqlm.generation.rollout import check_context
+from lqlm.poker.answers import read_answer
+from lqlm.poker.policy import Question, Score, Shapes, score_questions
+from lqlm.poker.state import CHOICES, State, ViewConfig
+from lqlm.poker.told import check_names
+from lqlm.tasks.instructions import Tokenizer, tokenize
+from lqlm.tasks.records import InstructionConfig
+
+NO_LIMIT_OF_TOKENS = InstructionConfig(max_length=2**30)
+
+
+@dataclasses.dataclass(frozen=True)
+class AskSettings:
+    """How a decision is put into words.
+
+    Attributes:
+        template: ``terse``, ``compact``, or the ``paper``'s.
+        chat: as a conversation in the model's chat template; else as plain text.
+        round_up: amounts in whole big blinds, as in the paper.
+        choices: bets to choose from, in big blinds.
+        features: what is told besides, of :data:`lqlm.poker.told.NAMES`: equity, pot-odds, draws, class, spot, habits.
+    """
+
+    template: typing.Literal["compact", "paper", "terse"] = "compact"
+    chat: bool = False
+    round_up: bool = True
+    choices: tuple[int, ...] = CHOICES
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse features that are not known."""
+        check_names(self.features)
+
+    @property
+    def view(self) -> ViewConfig:
+        """What is shown, and how."""
+        return ViewConfig(self.round_up, self.choices, self.features)
+
+    def prompt(self, state: State) -> str:
+        """The prompt of a state."""
+        return TEMPLATES[self.template](state)
+
+    def record(self, prompt: str, completion: str) -> dict[str, Any]:
+        """Prompt and answer as a record of experiments.sft."""
+        if self.chat:
+            turns = (("user", prompt), ("assistant", completion))
+            return {"messages": [{"role": role, "content": content} for role, content in turns]}
+        return {"prompt": f"{prompt}\n", "completion": completion}
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Scorer:
+    """Log-probabilities of answers, as :class:`lqlm.poker.arena.language.LanguageAgent` asks for them.
+
+    Attributes:
+        tokenizer: of the model.
+        score: the model, compiled.
+        ask: how decisions are put into words.
+        shapes: what arrays are padded to.
+        pad_id: what they are filled with.
+        limit: tokens that the model can hold.
+        name: of model and settings; it stands for them where a match is kept in a file.
+        tails: (chat or not, answer) -> the tokens of those that were asked for so far: to tokenize a prompt anew for
+            each of its answers took most of the time of a match.
+    """
+
+    tokenizer: Tokenizer
+    score: Score
+    ask: AskSettings
+    shapes: Shapes
+    pad_id: int
+    limit: int
+    name: str
+    tails: dict[tuple[bool, str], list[int]] = dataclasses.field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Scorer({self.name})"
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
+        """For each prompt the log-probability of every answer; answers in either form, scored in the template's."""
+        questions = [self.question(prompt, several) for prompt, several in zip(prompts, answers, strict=True)]
+        return score_questions(self.score, questions, self.shapes, self.pad_id)
+
+    def question(self, prompt: str, answers: Iterable[str]) -> Question:
+        """The tokens of a prompt and of its answers, as training had them.
+
+        Raises:
+            UserError: when the model cannot hold so many.
+        """
+        first, *others = [ANSWERS[self.ask.template](read_answer(answer)) for answer in answers]
+        tokens, answer = tokens_of(self.ask.record(prompt, first), self.tokenizer)
+        tails = [answer, *(self.tail(prompt, text) for text in others)]
+        check_context(len(tokens), max(map(len, tails)), self.limit, "a prompt of the table")
+        return Question(tokens, tails)
+
+    def tail(self, prompt: str, text: str) -> list[int]:
+        """The tokens of an answer; they are the same after every prompt, since what stands between is the same."""
+        key = self.ask.chat, text
+        if key not in self.tails:
+            self.tails[key] = tokens_of(self.ask.record(prompt, text), self.tokenizer)[1]
+        return self.tails[key]
+
+
+def tokens_of(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The tokens before the first learned one, and the rest."""
+    (example,) = tokenize("poker", record, tokenizer, NO_LIMIT_OF_TOKENS).examples
+    first = int(example.targets.argmax())
+    return example.tokens[:first].tolist(), example.tokens[first:].tolist()
