@@ -48,8 +48,9 @@ def test_transformers_reads_the_directory_that_is_written(ours, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
-@pytest.mark.parametrize("cfg", [LoraConfig(rank=3, bias="all"), Ia3Config()], ids=["lora", "ia3"])
+@pytest.mark.parametrize("cfg", [LoraConfig(rank=3, bias="lora_only"), Ia3Config()], ids=["lora", "ia3"])
 def test_peft_reads_the_adapters_and_they_come_back_from_it(ours, tmp_path, cfg):
+    """bias "all" would be the norms' too, which PEFT writes and this refuses to read."""
     base, config = ours
     _, adapters = init_adapters(jax.random.key(0), base, cfg)
     adapters = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), adapters)
