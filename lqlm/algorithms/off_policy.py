@@ -38,8 +38,8 @@ def shaped_probability(logp: Array, *, gamma: float = 0.1) -> Array:
     Returns:
       [...], from 0 to ``1 / (1 + gamma)``.
 
-    >>> print(shaped_probability(jnp.log(jnp.array([0.1, 0.3]))).round(3))
-    [0.5  0.75]
+    >>> [f"{value:.3f}" for value in shaped_probability(jnp.log(jnp.array([0.1, 0.3])))]
+    ['0.500', '0.750']
     """
     return jax.nn.sigmoid(logp - jnp.log(jnp.float32(gamma)))  # p / (p + gamma), without an overflow
 

@@ -127,7 +127,7 @@ def test_decoding_dequantizes_inside_the_loop_over_tokens():
 def test_the_command_prints_and_writes(monkeypatch, capsys, tmp_path):
     tiny = llama(layers=2, width=64, ffn=64, heads=2, vocab_size=64)
     monkeypatch.setattr(memory, "SHAPES", {"7B": tiny})
-    memory.main(["--adapters", "bfloat16", "--json", str(tmp_path / "out.json")])
+    memory.main(["--shapes", "7B", "--adapters", "bfloat16", "--json", str(tmp_path / "out.json")])
     found = json.loads((tmp_path / "out.json").read_text())
     (line,) = found["training"]
     assert (
