@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NUMERICS = {
     f"lqlm.{room}"
-    for room in ("errors", "types", "order", "quant", "masked", "logprobs", "trees", "layout", "sharding", "heap")
+    for room in ("errors", "types", "order", "quant", "masked", "logprobs", "trees", "layout", "sharding")
 }
 MODELS = NUMERICS | {"lqlm.adapters", "lqlm.models"}
 BELOW_THE_EDGES = MODELS | {"lqlm.algorithms", "lqlm.optim", "lqlm.generation"}
