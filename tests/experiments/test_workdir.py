@@ -30,12 +30,13 @@ def rewrite(settings, change):
 
 
 def resume(settings):
-    with claim(settings):
-        pass
+    """The settings that the folder's run was begun with."""
+    with claim(settings) as workdir:
+        return json.loads(workdir.config.read_text())
 
 
 def test_the_same_settings_go_on(begun):
-    resume(begun)
+    assert resume(begun)["run"]["prompts"] == 8
 
 
 def test_a_setting_that_differs_is_refused(begun):
@@ -45,7 +46,7 @@ def test_a_setting_that_differs_is_refused(begun):
 
 def test_a_run_goes_on_without_a_setting_that_is_younger(begun):
     rewrite(begun, lambda then: (then.pop("reward_model"), then["run"].pop("reward_timeout"), then["run"].pop("merge")))
-    resume(begun)
+    assert "reward_model" not in resume(begun)  # the record of what it was begun with stays
 
 
 def test_a_younger_setting_must_have_its_default(begun):
