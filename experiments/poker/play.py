@@ -200,7 +200,8 @@ def save(table: PlayedTable, path: str) -> None:
     file = pathlib.Path(path)
     before = file.read_text(encoding="utf-8").rstrip() if file.is_file() else ""
     write_atomic(file, "\n\n\n".join(filter(None, [before, hands_text(table)])))
-    print(f"{len(table.hands)} hands saved in {path}")
+    count = len(table.hands)
+    print(f"{count} hand{'s' * (count != 1)} saved in {path}")
 
 
 def hands_text(table: PlayedTable) -> str:

@@ -1,5 +1,6 @@
 """``evaluate`` with models as heroes and opponents: by a directory, beside bots, on the same cards."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -89,6 +90,14 @@ def test_answers_that_are_tokenized_once_are_tokenized_as_in_training(model):
                 fresh = type(alone.scorer)(**{**vars(alone.scorer), "tails": {}})
                 assert fresh.question(prompt, [answer]) == (question.prompt, [question.answers[i]])
     assert opened.scorer.ask == AskSettings(chat=False) and opened.scorer.shapes == Shapes(rows=4)
+
+
+def test_tokens_that_are_kept_are_not_those_of_another_way_to_ask(model):
+    """A scorer that is replaced in part shares what is kept; a turn need not end as a text does."""
+    plain = models.open_model(models.choice_of(f"x={model},chat=no"), 4).scorer
+    chat = dataclasses.replace(plain, ask=AskSettings(chat=True))
+    assert plain.tail("pot 3", "fold") and chat.tail("pot 3", "fold")
+    assert set(chat.tails) == {(False, "fold"), (True, "fold")}
 
 
 @pytest.mark.parametrize(

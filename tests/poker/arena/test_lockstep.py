@@ -47,7 +47,8 @@ def test_bots_play_the_same_hands_bit_for_bit(hero, field, abreast):
 
 
 def test_omaha_too():
-    both(Rules(game=Game.OMAHA), TIGHT, [BOTS["random"]], 5, 8)
+    one, two = both(Rules(game=Game.OMAHA), TIGHT, [BOTS["random"]], 5, 8)
+    assert one.chips.any() and one.hands == two.hands == 10
 
 
 def prefers(text):
