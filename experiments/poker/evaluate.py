@@ -26,6 +26,8 @@ from lqlm.poker.record import Game
 
 AGENTS: dict[str, Agent] = {**BOTS, **{name.replace(" ", "-"): bot for name, bot in LEAKS.items()}}
 GAMES_OF = {"holdem": Game.HOLDEM, "omaha": Game.OMAHA}
+PARTS = ("train", "test")
+"""Of --selected: the trees learn from the one, all are judged on the other."""
 CHECKPOINTS = (10, 100)
 """Iterations of CFR+ that are shown beside the reference."""
 
@@ -33,6 +35,8 @@ CHECKPOINTS = (10, 100)
 def main(argv: Sequence[str]) -> None:
     """Measure bots against bots, the policies of the small games, and the baselines of agreement."""
     options = _options(argv)
+    if options.selected:
+        _check_selected(pathlib.Path(options.selected))  # before hours of matches
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     players = _players(options)
@@ -134,13 +138,17 @@ def agreement(
     more: Iterable[tuple[str, np.ndarray, np.ndarray | None]] = (),
 ) -> list[Row]:
     """The rows of the baselines and of further predictions of the test decisions (name, probabilities, sizes)."""
-    train, test = (_table(selected / f"{part}.jsonl", folder, samples, seed) for part in ("train", "test"))
+    train, test = (_table(selected / f"{part}.jsonl", folder, samples, seed) for part in PARTS)
     return measure.agreements([*measure.baselines(train, test, seed, rounds), *more], test, seed)
 
 
+def _check_selected(selected: pathlib.Path) -> None:
+    for path in (selected / f"{part}.jsonl" for part in PARTS):
+        if not path.exists():
+            raise UserError(f"--selected: {path} is missing; name a folder that `select` has finished")
+
+
 def _table(path: pathlib.Path, folder: pathlib.Path, samples: int, seed: int) -> DecisionTable:
-    if not path.exists():
-        raise UserError(f"--selected: {path} is missing; name a folder that `select` has finished")
     table = measure.table_of(path, folder, samples, seed)
     if not len(table.labels):
         raise UserError(f"--selected: {path} has no decision of a player whose cards are known")

@@ -85,7 +85,9 @@ def worth(place: Place, act: Act, playing: Playing) -> float:
     """
     from lqlm.poker.arena.playout import PlayoutConfig, play_on
 
-    digest = hashlib.blake2b(f"{playing.seed}/{place.number}/{place.hand}".encode(), digest_size=8).digest()
+    hand, _ = hand_at(place)
+    dealt = (hand.holes, hand.boards, hand.streets)  # without names: pseudonyms differ from one selection to the next
+    digest = hashlib.blake2b(f"{playing.seed}/{place.number}/{dealt}".encode(), digest_size=8).digest()
     config = PlayoutConfig(playing.playouts, int.from_bytes(digest), playing.redraw)
     player, others = AGENTS[playing.player], [AGENTS[name] for name in playing.field]
-    return float(play_on(hand_at(place)[0], place.number, [act], player, others, config).mean())
+    return float(play_on(hand, place.number, [act], player, others, config).mean())

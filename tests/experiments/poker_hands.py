@@ -11,5 +11,7 @@ def select_hands(folder: pathlib.Path, sessions: int = 8, hands: int = 4, seats:
     self_play.write_logs(LogSettings(sessions=sessions, hands=hands, seats=seats), 0, folder / "logs")
     parse.main([str(folder / "logs"), "--out", str(folder / "hands")])
     shares = ["--train", "0.5", "--valid", "0.25", "--min-hands", "1"]
+    (folder / "selected").mkdir(parents=True)
+    (folder / "selected" / "key").write_text("a secret that is the same in every test")
     select.main([str(folder / "hands"), "--out", str(folder / "selected"), *shares])
     return folder / "selected"
