@@ -22,6 +22,7 @@ COMMANDS = {
     "pipeline": "experiments.poker.pipeline",  # all of it from one config file
     "play": "experiments.poker.play",  # a table for a person, in the terminal or the browser
     "review": "experiments.poker.review",  # hand histories -> a graded report of a player's decisions
+    "self-play": "experiments.poker.self_play",  # a trained model plays on against a league of its past
     "train-small": "experiments.poker.small_games",  # self-play in Kuhn and Leduc, exact exploitability over training
 }
 """Name -> module with ``main(argv)``; its docstring's first line is the help."""

@@ -30,7 +30,7 @@ class ModelChoice:
     Attributes:
         name: in tables.
         path: a directory of a model, or the folder of a pipeline.
-        stage: of the pipeline: sft, reward_model, ppo or grpo.
+        stage: of the pipeline: sft, reward_model, ppo, grpo or self_play.
         config: of the pipeline, where its folder does not hold its settings (it was killed before it wrote them).
         adapter: a PEFT directory over the model, such as an earlier checkpoint's.
         template: of the prompts that the model was trained on, with no pipeline to say it.

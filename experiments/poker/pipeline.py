@@ -16,6 +16,7 @@ Written into --config.workdir, a folder for each stage of --config.stages:
   reward_model/  adapters and a scalar head over what SFT left (``experiments.reward_model``)
   ppo/           the policy after PPO, rewarded by the reward model (``experiments.ppo``)
   grpo/          the policy after GRPO, rewarded in chips by playing on (``experiments.grpo``)
+  self_play/     the policy after hands against a league of itself (``self-play``)
   evaluate/      each of these on the same cards: ablation.txt, ablation.json; agreement with held-out decisions and
                  matches with 95% intervals: evaluate.json, table.txt, plots
 
@@ -33,9 +34,10 @@ from experiments.algorithm import Algorithm
 from experiments.configdict import from_config
 from experiments.grpo.algorithm import GRPO
 from experiments.main import run_settings
-from experiments.poker import ablation, models, parse, prompts, select, self_play, tuning
+from experiments.poker import ablation, bot_logs, models, parse, prompts, select, tuning
 from experiments.poker.files import SUMMARY, fingerprint, read_rows, stamp, write_rows
 from experiments.poker.pipeline_settings import PipelineExperiment
+from experiments.poker.self_play import SELF_PLAY
 from experiments.poker.stages import Stage, run_stages
 from experiments.ppo.algorithm import PPO
 from experiments.reward_model.algorithm import REWARD_MODEL
@@ -103,6 +105,13 @@ def stages(settings: PipelineExperiment) -> list[Stage]:
         ),
         stage("ppo", [settings.ppo, *learning, *asked], ADAPTER, _trained(PPO, tuning.ppo), [SUMMARY]),
         stage("grpo", [settings.grpo, *learning, *asked], ADAPTER, _trained(GRPO, tuning.grpo), [SUMMARY]),
+        stage(
+            "self_play",
+            [settings.self_play, *learning, ask, settings.evaluate.shapes],
+            ADAPTER,
+            _trained(SELF_PLAY, tuning.self_play),
+            [SUMMARY],
+        ),
         stage("evaluate", everything, measured, ablation.evaluate_stages),
     ]
     return [one for one in every if one.name in settings.stages]
@@ -114,7 +123,7 @@ def _trained(algorithm: Algorithm, experiment: Callable[[PipelineExperiment], Ex
 
 def _logs(settings: PipelineExperiment) -> None:
     if not settings.logs.source:
-        self_play.write_logs(settings.logs, settings.seed, settings.folder("logs"))
+        bot_logs.write_logs(settings.logs, settings.seed, settings.folder("logs"))
 
 
 def _parse(settings: PipelineExperiment) -> None:

@@ -6,7 +6,14 @@ import typing
 
 from experiments.poker.ask import AskSettings
 from experiments.poker.evaluate import AGENTS
-from experiments.poker.tuning_settings import AdaptSettings, GRPOStage, JudgeSettings, PairSettings, PPOStage
+from experiments.poker.tuning_settings import (
+    AdaptSettings,
+    GRPOStage,
+    JudgeSettings,
+    PairSettings,
+    PPOStage,
+    SelfPlayStage,
+)
 from experiments.settings import ModelSettings
 from experiments.sft.settings import RunSettings, ScratchSettings
 from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
@@ -27,11 +34,12 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "reward_model": ("pairs", "sft"),
     "ppo": ("selected", "records", "sft"),
     "grpo": ("selected", "sft"),
+    "self_play": ("sft",),
     "evaluate": ("selected", "sft"),
 }
 """Stage -> the stages whose files it reads, whatever the settings; :meth:`PipelineExperiment.before` has the others."""
 STAGES = tuple(BEFORE)
-LEARNED = ("sft", "reward_model", "ppo", "grpo")
+LEARNED = ("sft", "reward_model", "ppo", "grpo", "self_play")
 """Stages that leave something that plays."""
 
 
@@ -167,6 +175,7 @@ class PipelineExperiment:
         reward_model: how it is trained.
         ppo: reinforcement from the reward model.
         grpo: reinforcement from chips.
+        self_play: at the table against a league of itself.
         evaluate: what each of them is held against.
     """
 
@@ -183,6 +192,7 @@ class PipelineExperiment:
     reward_model: JudgeSettings = JudgeSettings()
     ppo: PPOStage = PPOStage()
     grpo: GRPOStage = GRPOStage()
+    self_play: SelfPlayStage = SelfPlayStage()
     evaluate: EvaluateSettings = EvaluateSettings()
 
     def folder(self, stage: str) -> pathlib.Path:
@@ -196,8 +206,8 @@ class PipelineExperiment:
             more = ("selected",)
         if stage == "ppo" and self.ppo.needs_judge:
             more = ("reward_model",)
-        if stage == "grpo" and self.grpo.start == "ppo":
-            more = ("ppo",)
+        if stage in ("grpo", "self_play") and getattr(self, stage).start != "sft":
+            more = (getattr(self, stage).start,)
         if stage == "evaluate":
             more = tuple(name for name in LEARNED[1:] if name in self.stages)
         return (*BEFORE[stage], *more)

@@ -12,7 +12,8 @@ from lqlm.errors import UserError
 from lqlm.poker.arena.actions import fold_or_check, passive, pot_total, raise_to
 from lqlm.poker.arena.bots import LOOSE, TIGHT, EquityBot
 from lqlm.poker.arena.observation import Observation
-from lqlm.poker.arena.playout import PlayoutConfig, check_playable, play_on
+from lqlm.poker.arena.playable import check_playable
+from lqlm.poker.arena.playout import PlayoutConfig, play_on
 from lqlm.poker.arena.showdowns import live_cards
 from lqlm.poker.record import Act, Hand, Hole
 from lqlm.poker.replay import in_hand

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from experiments import trained
 from experiments.algorithm import Setup
 from experiments.keys import keys
 from experiments.poker.files import fingerprint
+from experiments.poker.mirror import LOSSES, make_score
 from experiments.poker.small_games_player import questions, without_rules
 from experiments.poker.small_games_settings import SmallGamesExperiment
 from experiments.settings import ModelSettings, scheduled
@@ -19,12 +19,11 @@ from experiments.sft.data import Records
 from experiments.sft.scratch import make_model
 from experiments.sft.settings import SFTExperiment
 from lqlm.adapters.configs import FullConfig
-from lqlm.algorithms.mirror import MirrorBatch, Score, mirror_losses, mirror_objective, replicator_losses
+from lqlm.algorithms.mirror import MirrorBatch, mirror_objective
 from lqlm.algorithms.step import Metrics, TrainState, init_state, make_update
 from lqlm.errors import UserError
 from lqlm.io.datasets import Record
 from lqlm.io.load import LoadedModel
-from lqlm.models.score import completion_logprobs
 from lqlm.optim.chains import make_optimizer
 from lqlm.poker.arena.language import small_game_answers, small_game_prompt
 from lqlm.poker.arena.small_bots import small_leaks
@@ -32,8 +31,6 @@ from lqlm.poker.arena.small_games import cfr_plus
 from lqlm.poker.arena.values import GameTree, best_gain, game_tree, table_of
 from lqlm.poker.policy import Batch, Shapes, pad_questions
 from lqlm.types import Array, PyTree
-
-LOSSES = {"mirror": mirror_losses, "replicator": replicator_losses}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,28 +126,6 @@ def _texts(settings: SmallGamesExperiment, tree: GameTree) -> Iterator[Record]:
         prompt = small_game_prompt(state)
         shown = prompt if settings.rules else without_rules(prompt)
         yield Record(state.key, {"prompt": shown, "completion": "".join(small_game_answers(state))})
-
-
-def make_score(settings: SmallGamesExperiment, model: LoadedModel) -> Score:
-    """``(adapters, base, batch, dropout key or None) -> scores_BA``; a prompt is computed once for its answers."""
-    run, dropout = settings.run, trained.has_dropout(settings.adapter)
-
-    def score(adapters: PyTree, base: PyTree, batch: MirrorBatch, key: Any) -> Array:
-        logp, _ = completion_logprobs(
-            base,
-            adapters,
-            batch.prompts_BP,
-            batch.prompt_mask_BP,
-            batch.answers_BAC,
-            batch.answer_mask_BAC,
-            model.config,
-            chunk=run.logprob_chunk,
-            dropout_key=key if dropout else None,
-            remat=run.remat,
-        )
-        return jnp.sum(logp, axis=-1, where=batch.answer_mask_BAC)
-
-    return score
 
 
 def batch_of(asked: Batch, *rest: np.ndarray) -> MirrorBatch:

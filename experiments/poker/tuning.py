@@ -11,6 +11,7 @@ from experiments.poker.ask import AskSettings
 from experiments.poker.files import read_rows, write_rows
 from experiments.poker.pairs import told_pairs, valued_pairs
 from experiments.poker.pipeline_settings import PipelineExperiment
+from experiments.poker.self_play_settings import SelfPlayExperiment
 from experiments.ppo.settings import PPOExperiment, PretrainingSettings, ValueSettings
 from experiments.reward_model.settings import RewardModelExperiment
 from experiments.rollouts.settings import RewardModelSettings
@@ -190,10 +191,33 @@ def grpo(settings: PipelineExperiment) -> GRPOExperiment:
     )
 
 
+def self_play(settings: PipelineExperiment) -> SelfPlayExperiment:
+    """Self-play from the policy of an earlier stage; the pull is towards that policy."""
+    stage = settings.self_play
+    return SelfPlayExperiment(
+        workdir=str(settings.folder("self_play")),
+        seed=settings.seed,
+        model=base(settings),
+        adapter=adapter(settings),
+        start=start(settings, stage.start),
+        ask=settings.ask,
+        table=stage.table,
+        league=stage.league,
+        loss=stage.loss,
+        mirror=stage.mirror,
+        pull=stage.pull,
+        shapes=settings.evaluate.shapes,
+        match=stage.match,
+        optim=stage.optim,
+        run=stage.run,
+    )
+
+
 EXPERIMENTS: dict[str, Callable[[PipelineExperiment], Experiment]] = {
     "sft": sft,
     "reward_model": reward_model,
     "ppo": ppo,
     "grpo": grpo,
+    "self_play": self_play,
 }
 """Stage -> the experiment that it is."""

@@ -1,4 +1,4 @@
-"""The settings of what is learned after supervised fine-tuning: pairs, reward model, PPO and GRPO."""
+"""The settings of what is learned after supervised fine-tuning: pairs, reward model, PPO, GRPO and self-play."""
 
 import dataclasses
 import typing
@@ -6,12 +6,20 @@ from collections.abc import Mapping
 
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
+from experiments.poker.self_play_settings import (
+    LeagueSettings,
+    MatchSettings,
+    PullSettings,
+    SelfPlayRun,
+    TableSettings,
+)
 from experiments.ppo.settings import EstimateSettings
 from experiments.ppo.settings import RunSettings as PPORun
 from experiments.rollouts.settings import RewardSettings
 from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.algorithms.kl_control import KLConfig
+from lqlm.algorithms.mirror import MirrorConfig
 from lqlm.algorithms.ppo import PPOConfig
 from lqlm.algorithms.reward_model import RewardModelConfig
 from lqlm.errors import UserError
@@ -145,3 +153,30 @@ class GRPOStage:
     grpo: GRPOConfig = GRPOConfig()
     optim: OptimConfig = OptimConfig()
     run: GRPORun = GRPORun()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfPlayStage:
+    """Self-play at the table, see ``self-play``.
+
+    Attributes:
+        start: the stage whose policy it goes on from.
+        table: what is played.
+        league: against whom.
+        loss: ``mirror`` or ``replicator``.
+        mirror: the constants of the loss.
+        pull: towards a fixed policy.
+        match: how it is measured.
+        optim: how it is trained.
+        run: how long, how wide, and what is written when.
+    """
+
+    start: typing.Literal["sft", "ppo", "grpo"] = "sft"
+    table: TableSettings = TableSettings()
+    league: LeagueSettings = LeagueSettings()
+    loss: typing.Literal["mirror", "replicator"] = "mirror"
+    mirror: MirrorConfig = MirrorConfig(eta=0.5)
+    pull: PullSettings = PullSettings()
+    match: MatchSettings = MatchSettings()
+    optim: OptimConfig = OptimConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=2)
+    run: SelfPlayRun = SelfPlayRun()

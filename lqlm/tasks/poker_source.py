@@ -79,7 +79,7 @@ def _in_turn(classes: list[list[Found]], limit: int) -> list[Found]:
 
 def _decisions(source: str, choice: Choice, left_out: list[str]) -> Iterator[tuple[str, Found]]:
     """Decisions with their class; why hands are left out is added to the list."""
-    from lqlm.poker.arena.playout import check_playable  # it needs pokerkit, which is an optional extra
+    from lqlm.poker.arena.playable import check_playable  # it needs pokerkit, which is an optional extra
 
     for line, row in _rows(source):
         where = f"{source}, line {line}"

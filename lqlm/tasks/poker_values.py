@@ -58,7 +58,7 @@ class Judged(NamedTuple):
 @functools.lru_cache(maxsize=_HANDS)
 def hand_at(place: Place) -> tuple[Hand, Observation]:
     """The hand of a decision, and what the player knew."""
-    from lqlm.poker.arena.playout import seen_at  # it needs pokerkit, which is an optional extra
+    from lqlm.poker.arena.playable import seen_at  # it needs pokerkit, which is an optional extra
 
     hand = from_json(json.loads(place.hand))
     return hand, seen_at(hand, place.number)

@@ -2,13 +2,13 @@
 
 import pathlib
 
-from experiments.poker import parse, select, self_play
+from experiments.poker import bot_logs, parse, select
 from experiments.poker.pipeline_settings import LogSettings
 
 
 def select_hands(folder: pathlib.Path, sessions: int = 8, hands: int = 4, seats: int = 4) -> pathlib.Path:
     """The folder of ``experiments.poker select`` with train, valid and test sessions of own logs."""
-    self_play.write_logs(LogSettings(sessions=sessions, hands=hands, seats=seats), 0, folder / "logs")
+    bot_logs.write_logs(LogSettings(sessions=sessions, hands=hands, seats=seats), 0, folder / "logs")
     parse.main([str(folder / "logs"), "--out", str(folder / "hands")])
     shares = ["--train", "0.5", "--valid", "0.25", "--min-hands", "1"]
     (folder / "selected").mkdir(parents=True)

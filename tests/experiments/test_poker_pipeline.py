@@ -19,6 +19,7 @@ from experiments.pairs.settings import PairRunSettings
 from experiments.poker import ablation, measure, pipeline, tuning
 from experiments.poker.agent import AgentSettings, open_player
 from experiments.poker.ask import AskSettings
+from experiments.poker.bot_logs import play_session
 from experiments.poker.contestants import player as player_of
 from experiments.poker.pairs import as_legal, told_pairs, valued_pairs
 from experiments.poker.pipeline_settings import (
@@ -30,9 +31,17 @@ from experiments.poker.pipeline_settings import (
     SelectSettings,
     TrainSettings,
 )
-from experiments.poker.self_play import play_session
+from experiments.poker.self_play_settings import MatchSettings, SelfPlayRun, TableSettings
 from experiments.poker.stages import run_stages
-from experiments.poker.tuning_settings import CHIPS, AdaptSettings, GRPOStage, JudgeSettings, PairSettings, PPOStage
+from experiments.poker.tuning_settings import (
+    CHIPS,
+    AdaptSettings,
+    GRPOStage,
+    JudgeSettings,
+    PairSettings,
+    PPOStage,
+    SelfPlayStage,
+)
 from experiments.ppo.settings import RunSettings as PPORun
 from experiments.rollouts.prompts import build_task
 from experiments.rollouts.settings import RewardSettings
@@ -87,6 +96,13 @@ def tiny(workdir, **changes):
         reward_model=JudgeSettings(heldout=4, optim=optim, run=PairRunSettings(pairs=2, **short)),
         ppo=PPOStage(sampling=sampling, optim=optim, run=PPORun(prompts=2, epochs=1, **short)),
         grpo=GRPOStage(sampling=sampling, optim=optim, run=GRPORun(prompts=2, group=2, **short)),
+        self_play=SelfPlayStage(
+            start="grpo",
+            table=TableSettings(hands=2, playouts=1),
+            match=MatchSettings(opponents=(), hands=4),
+            optim=optim,
+            run=SelfPlayRun(rows=2, updates=1, **short),
+        ),
         evaluate=EvaluateSettings(opponents=("call",), hands=4, samples=8, rounds=2, shapes=Shapes(rows=4), texts=6),
     )
     return dataclasses.replace(settings, **changes)
@@ -143,7 +159,7 @@ def test_every_stage_leaves_its_files(made):
     record, row = rows(folder / "records/train.jsonl")[0], rows(folder / "prompts/train.jsonl")[0]
     assert [turn["content"] for turn in record["messages"]] == [row["prompt"], row["completion"]]
     assert read_compact(row["prompt"]).me == row["seat"]
-    for stage in ("reward_model", "ppo", "grpo"):
+    for stage in ("reward_model", "ppo", "grpo", "self_play"):
         assert (folder / stage / "adapter/adapter_model.safetensors").is_file()
     found = json.loads((folder / "evaluate/evaluate.json").read_text())
     assert [(match["hero"], match["against"], match["hands"]) for match in found["matches"]] == [
@@ -170,7 +186,7 @@ def test_the_ablation_has_every_stage_on_the_same_cards(made):
         if row["stage"] != "sft":  # two deals are too few for a slope: nothing but all-in adjustment
             assert line["more than sft"][0] == pytest.approx(wins[row["stage"]] - wins["sft"], abs=0.01)
     text = below(made, "evaluate/ablation.txt").read_text().splitlines()
-    assert len(text) == 1 + 4 + 1 + 1 + 4 and text[1].startswith("sft ") and text[-1].startswith("grpo ")
+    assert len(text) == 1 + 5 + 1 + 1 + 5 and text[1].startswith("sft ") and text[-1].startswith("self_play ")
 
 
 def test_what_is_deleted_is_made_again_with_the_same_bytes(made, capsys):
@@ -181,7 +197,7 @@ def test_what_is_deleted_is_made_again_with_the_same_bytes(made, capsys):
     learned = ("sft/model/model.safetensors", "pairs/train.jsonl", "grpo/adapter/adapter_model.safetensors")
     for name in (*gone, "records/train.jsonl", *learned):
         (folder / name).unlink()
-    remade = [name for name in STAGES if name not in ("reward_model", "ppo", "evaluate")]
+    remade = [name for name in STAGES if name not in ("reward_model", "ppo", "self_play", "evaluate")]
     assert pipeline.run_pipeline(made) == remade
     assert contents(folder, LAST) == before
     (folder / "notes/prompts.json").unlink()  # killed between the stage and its note
@@ -197,8 +213,12 @@ def test_the_stages_go_on_from_each_other(made, tmp_path):
     assert json.loads(below(made, "grpo/config.json").read_text())["task"]["source"].endswith("selected/train.jsonl")
     after_ppo = dataclasses.replace(made, grpo=dataclasses.replace(made.grpo, start="ppo"))
     assert tuning.grpo(after_ppo).start == str(folder / "ppo/adapter")
+    played = json.loads(below(made, "self_play/config.json").read_text())
+    assert played["start"] == str(folder / "grpo/adapter") and played["ask"]["chat"] is True
     lora = TrainSettings(model=ModelSettings(source="base"), adapter=LoraConfig(rank=3))
     chained = dataclasses.replace(made, sft=lora, adapt=AdaptSettings(quantize=True))
+    alone = dataclasses.replace(chained, self_play=SelfPlayStage())
+    assert tuning.self_play(alone).start == str(folder / "sft/adapter")
     for make in (tuning.reward_model, tuning.ppo, tuning.grpo):
         found = make(chained)
         assert (found.model, found.adapter) == (lora.model, lora.adapter)
@@ -210,7 +230,9 @@ def test_stages_that_are_left_out(made):
         return [(one.name, one.after) for one in pipeline.stages(dataclasses.replace(made, **changes))]
 
     few = tuple(name for name in STAGES if name not in ("pairs", "reward_model", "ppo"))
-    assert dict(needed(stages=few))["evaluate"] == ("selected", "sft", "grpo")
+    assert dict(needed(stages=few))["evaluate"] == ("selected", "sft", "grpo", "self_play")
+    assert dict(needed(stages=few))["self_play"] == ("sft", "grpo")
+    assert dict(needed(stages=few, self_play=SelfPlayStage()))["self_play"] == ("sft",)
     assert "ppo" not in dict(needed(stages=few))
     chips = PPOStage(judge=0.0, value="new", rewards=CHIPS)
     assert dict(needed(ppo=chips, stages=(*few, "ppo")))["ppo"] == ("selected", "records", "sft")
@@ -328,7 +350,7 @@ def test_other_settings_want_another_folder(made):
     other = dataclasses.replace(made, ask=AskSettings(template="paper", chat=True))
     with pytest.raises(UserError, match=r"prompts was made with other settings or inputs"):
         pipeline.run_pipeline(other)
-    few = tuple(name for name in STAGES if name not in ("pairs", "reward_model", "ppo", "grpo"))
+    few = tuple(name for name in STAGES if name not in ("pairs", "reward_model", "ppo", "grpo", "self_play"))
     longer = dataclasses.replace(made, stages=few, evaluate=dataclasses.replace(made.evaluate, hands=6))
     assert pipeline.run_pipeline(longer) == ["evaluate"] == pipeline.run_pipeline(made)
 

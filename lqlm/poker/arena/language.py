@@ -110,16 +110,17 @@ class LanguageAgent:
     def act_many(self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]) -> list[Mixed]:
         """The distributions of many tables from one call of the model; nothing is drawn from the generators."""
         menus = [self.menu(seen) for seen in observations]
-        prompts = [self.write(self._state(seen)) for seen in observations]
+        prompts = [self.prompt(seen) for seen in observations]
         answers = [tuple(answer_of(seen, act) for act in acts) for seen, acts in zip(observations, menus)]
         scores = self.score(prompts, answers)
         chances = (action_probabilities(logprobs, self.temperature) for logprobs in scores)
         return [Mixed(acts, tuple(map(float, row))) for acts, row in zip(menus, chances)]
 
-    def _state(self, seen: Observation) -> State:
+    def prompt(self, seen: Observation) -> str:
+        """What the model is asked."""
         hand = seen.hand
         habits = None if self.profiles is None else names_of(hand, self.profiles)
-        return state_of(hand, seen.decision, seen.cards, self.view, profiles=habits)
+        return self.write(state_of(hand, seen.decision, seen.cards, self.view, profiles=habits))
 
 
 def answer_of(observation: Observation, act: Act) -> str:

@@ -3,14 +3,49 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from lqlm.poker.arena.match import Match, Seating, seat_players, tally
-from lqlm.poker.arena.observation import Agent, act_many
+from lqlm.poker.arena.observation import Agent, Mixed, Observation, act_many
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import Played, Underway
+from lqlm.poker.record import Act
 
 ABREAST = 256
 """Hands that are played side by side: enough to fill a model's batches, few enough to stay in a core's caches."""
+
+
+class Going(Protocol):
+    """A hand on its way, such as :class:`~lqlm.poker.arena.table.Underway`."""
+
+    @property
+    def agent(self) -> Agent:
+        """Whose turn it is."""
+        ...
+
+    @property
+    def seen(self) -> Observation:
+        """What that player may know."""
+        ...
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """That player's random numbers."""
+        ...
+
+    @property
+    def played(self) -> Any:
+        """What came out once the hand is over, None before."""
+        ...
+
+    def take(self, answer: Act | Mixed | None, seconds: float) -> None:
+        """Go on with an answer, which took so long."""
+        ...
+
+
+G = TypeVar("G", bound=Going)
 
 
 def play_lockstep(
@@ -61,25 +96,44 @@ def play_hands(rules: Rules, seatings: Iterable[Seating], abreast: int = ABREAST
     Yields:
         every hand, in the order of the seatings.
     """
-    waiting, underway, over = enumerate(seatings), dict[int, Underway](), dict[int, Played]()
+    begun = (
+        Underway(rules, agents, dealt, rngs, names=names, hand_id=hand_id)
+        for agents, dealt, rngs, names, hand_id in seatings
+    )
+    for hand in side_by_side(begun, abreast):
+        assert hand.played is not None
+        yield hand.played
+
+
+def side_by_side(hands: Iterable[G], abreast: int = ABREAST) -> Iterator[G]:
+    """Bring hands to their end, so many at once; a new one is taken up as soon as one is over.
+
+    Args:
+        hands: begun, taken as places become free; some may be over already.
+        abreast: places.
+
+    Yields:
+        every hand when it is over, in the order in which they came.
+    """
+    waiting, underway, over = enumerate(hands), dict[int, G](), dict[int, G]()
     due = 0
     while True:
         while len(underway) < abreast and (following := next(waiting, None)):
-            number, (agents, dealt, rngs, names, hand_id) = following
-            underway[number] = Underway(rules, agents, dealt, rngs, names=names, hand_id=hand_id)
-        if not underway:
-            return
-        _one_decision_each(list(underway.values()))
-        over |= {number: hand.played for number, hand in underway.items() if hand.played}
-        underway = {number: hand for number, hand in underway.items() if not hand.played}
+            number, hand = following
+            (over if hand.played else underway)[number] = hand
         while due in over:
             yield over.pop(due)
             due += 1
+        if not underway:
+            return
+        _one_decision_each(list(underway.values()))
+        over |= {number: hand for number, hand in underway.items() if hand.played}
+        underway = {number: hand for number, hand in underway.items() if not hand.played}
 
 
-def _one_decision_each(hands: Sequence[Underway]) -> None:
+def _one_decision_each(hands: Sequence[Going]) -> None:
     """Every hand goes on by a decision, each agent being asked once for all of its own."""
-    groups = defaultdict[int, list[Underway]](list)
+    groups = defaultdict[int, list[Going]](list)
     for hand in hands:
         groups[id(hand.agent)].append(hand)
     for group in groups.values():

@@ -8,19 +8,20 @@ boards that could come takes the place of the one that came (:mod:`lqlm.poker.ar
 
 import dataclasses
 import itertools
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lqlm.errors import UserError
 from lqlm.poker.arena.actions import is_legal, resolve
+from lqlm.poker.arena.lockstep import ABREAST, side_by_side
 from lqlm.poker.arena.luck import luck_of
-from lqlm.poker.arena.observation import Agent, Observation
-from lqlm.poker.arena.recording import opening
-from lqlm.poker.arena.rules import Rules
+from lqlm.poker.arena.observation import Agent, Mixed, Observation
+from lqlm.poker.arena.playable import as_logged, come_to, logged, put_in, seen_at
 from lqlm.poker.arena.showdowns import BOARD, draws, live_cards
-from lqlm.poker.arena.table import Chairs, Deal, drawn, hand_in_steps
-from lqlm.poker.record import Act, ActKind, Game, Hand, Limit, Post, PostKind, known_cards, player_of
+from lqlm.poker.arena.table import Deal, drawn
+from lqlm.poker.record import Act, ActKind, Hand
 from lqlm.poker.replay import in_hand
 
 _CARDS, _WHO, _LUCK = 104, 105, 106
@@ -77,163 +78,125 @@ def play_on(
     Raises:
         UserError: when the hand cannot be played on, there is no such decision, or an alternative is not legal.
     """
+    (chips,) = play_on_many([Asked(hand, index, tuple(acts), config)], decider, others, abreast=1)
+    return chips
+
+
+class Asked(NamedTuple):
+    """A decision, alternatives for it, and how they are played on: the arguments of :func:`play_on`."""
+
+    hand: Hand
+    number: int
+    acts: tuple[Act, ...]
+    config: PlayoutConfig
+
+
+def play_on_many(
+    asked: Sequence[Asked], decider: Agent, others: Sequence[Agent], *, abreast: int = ABREAST
+) -> list[np.ndarray]:
+    """As :func:`play_on` of each decision, with all playouts side by side, so that a model answers in batches.
+
+    Args:
+        asked: decisions of one game; what their cards and draws are does not depend on what is played beside them.
+        decider: decides for the same seats from the next decision on.
+        others: decide for the others; one is drawn for each seat in each playout.
+        abreast: playouts that go on side by side.
+
+    Returns:
+        For each decision float64 [acts, N].
+
+    Raises:
+        UserError: as :func:`play_on` does, before anything is played.
+    """
+    values = [np.zeros((len(one.acts), one.config.playouts)) for one in asked]
+    seen = [_checked(one) for one in asked]
+    places = [
+        (which, at, number)
+        for which, one in enumerate(asked)
+        for at, number in itertools.product(range(len(one.acts)), range(one.config.playouts))
+        if one.acts[at].kind is not ActKind.FOLD  # which is worth 0
+    ]
+    begun = (Playout(asked[which], seen[which], at, number, decider, others) for which, at, number in places)
+    for (which, at, number), over in zip(places, side_by_side(begun, abreast)):
+        values[which][at, number] = over.won()
+    return values
+
+
+def _checked(asked: Asked) -> Observation:
+    """What the player of a decision knew, once its alternatives are known to be legal."""
+    hand, index, acts, _ = asked
     seen = seen_at(hand, index)
     for act in acts:
         if not is_legal(act, seen):
             raise UserError(f"hand {hand.hand_id}, decision {index}: {act} is not legal there; take legal alternatives")
-    deals = [_deal(hand, seen, number, config) for number in range(config.playouts)]
-    chips = np.zeros((len(acts), len(deals)))
-    for (at, act), (number, deal) in itertools.product(enumerate(acts), enumerate(deals)):
-        chips[at, number] = _worth(hand, seen, act, decider, others, deal, number, config)
-    return chips
+    return seen
 
 
-def put_in(hand: Hand, seen: Observation) -> float:
-    """What the player who decides has put in before, in big blinds: what a fold costs of the whole hand."""
-    start = {seat.number: seat.stack for seat in hand.seats}
-    return (start[seen.seat] - seen.stacks[seen.seat]) / hand.big_blind
+class Playout:
+    """A hand that is played on from an alternative; the attributes are those that lockstep asks for.
 
-
-def seen_at(hand: Hand, index: int) -> Observation:
-    """What the player of a decision knew.
-
-    Raises:
-        UserError: when the hand cannot be played on, or there is no such decision.
+    Attributes:
+        seen: what the player whose turn it is may know.
+        played: the record and what each player won of the whole hand once it is over, None before.
     """
-    if reason := check_playable(hand):
-        raise UserError(reason)
-    return _at(hand, index, _logged(hand))[1]
 
+    def __init__(
+        self, asked: Asked, before: Observation, alternative: int, number: int, decider: Agent, others: Sequence[Agent]
+    ) -> None:
+        hand, config = asked.hand, asked.config
+        deal, order = _deal(hand, before, number, config), in_hand(hand)
+        chosen = _stream(config, number, _WHO).integers(len(others), size=len(deal.holes))
+        self._agents = {seat: others[which] for seat, which in zip(order, chosen)} | {before.seat: decider}
+        self._hand, self._number, self._config = hand, number, config
+        self._rngs: dict[tuple[int, int], np.random.Generator] = {}
+        self._steps, _ = come_to(hand, asked.number, deal)
+        self.seen, self._before = before, before
+        self.played: tuple[Hand, tuple[int, ...]] | None = None
+        self._go_on(asked.acts[alternative])
 
-def check_playable(hand: Hand) -> str:
-    """Why a hand cannot be played on, in one line; nothing when it can.
+    @property
+    def agent(self) -> Agent:
+        """Whose turn it is."""
+        return self._agents[self.seen.seat]
 
-    It can when the table's rules are its rules: no-limit hold'em or pot-limit Omaha with small and big blind and equal
-    antes (no straddles, dead blinds or caps), whatever the stacks are, and when all hole cards are known.
-    """
-    where, limits = f"hand {hand.hand_id}", {Game.HOLDEM: Limit.NO_LIMIT, Game.OMAHA: Limit.POT_LIMIT}
-    if limits.get(hand.game) is not hand.limit or hand.stakes.cap:
-        found = f"{hand.game.value} {hand.limit.value}{' with a cap' if hand.stakes.cap else ''}"
-        return f"{where} is {found}; only no-limit Hold'em and pot-limit Omaha without a cap can be played on"
-    order, known = in_hand(hand), known_cards(hand)
-    if unknown := [seat for seat in order if len(known.get(seat, ())) != hand.game.hole_cards]:
-        return f"{where}: the cards of seat {unknown[0]} are not known; take logs with all hole cards"
-    every = [*hand.boards[0], *(card for seat in order for card in known[seat])]
-    if len(set(every)) < len(every):
-        return f"{where}: a card is there twice; mend the log"
-    if not 2 <= len(order) <= 10:
-        return f"{where} has {len(order)} players; the table has 2 to 10"
-    try:
-        forced = opening(_rules(hand), _stacks(hand), order, [""] * len(order), "").posts
-    except UserError as error:
-        return f"{where}: {error}"
-    if _paid(forced) != _paid(hand.posts):
-        return f"{where}: its forced bets are not a small blind, a big blind and equal antes; take other hands"
-    return ""
+    @property
+    def rng(self) -> np.random.Generator:
+        """A street has its own numbers: what was drawn on one before does not shift those of the next."""
+        key = (self.seen.seat, self.seen.street)
+        return self._rngs.setdefault(key, _stream(self._config, self._number, *key))
 
+    def take(self, answer: Act | Mixed | None, seconds: float) -> None:
+        """Go on with an agent's answer to :attr:`seen`; how long it took does not matter here."""
+        self._go_on(resolve(drawn(answer, self.rng), self.seen)[0])
 
-def _paid(posts: Iterable[Post]) -> list[tuple[int, str, int]]:
-    return sorted((post.seat, post.kind.value, post.amount) for post in posts)
+    def won(self) -> float:
+        """What the player who was asked wins from the decision on, in big blinds, less the luck after all betting."""
+        assert self.played is not None
+        hand, chips = self.played
+        at, rng = in_hand(hand).index(self._before.seat), _stream(self._config, self._number, _LUCK)
+        lucky = luck_of(hand, rng, self._config.boards).all_in[at] if _ran_out(hand) else 0.0
+        return float(chips[at] - lucky) / hand.big_blind + put_in(self._hand, self._before)
 
-
-def _rules(hand: Hand) -> Rules:
-    ante = max((post.amount for post in hand.posts if post.kind is PostKind.ANTE), default=0)
-    return Rules(hand.game, hand.stakes.small, hand.stakes.big, ante, stack=hand.stakes.big)
-
-
-def _stacks(hand: Hand) -> tuple[int, ...]:
-    of = {seat.number: seat.stack for seat in hand.seats}
-    return tuple(of[seat] for seat in in_hand(hand))
-
-
-def _logged(hand: Hand) -> Deal:
-    """The cards of the log, any others for public ones that it lacks."""
-    holes = [known_cards(hand)[seat] for seat in in_hand(hand)]
-    rest = live_cards([*hand.boards[0], *(card for held in holes for card in held)])
-    return Deal(tuple(holes), (*hand.boards[0], *rest.tolist())[:BOARD])
+    def _go_on(self, act: Act) -> None:
+        try:
+            self.seen = as_logged(self._hand, self._steps.send(act))
+        except StopIteration as end:
+            self.played = end.value
 
 
 def _deal(hand: Hand, seen: Observation, number: int, config: PlayoutConfig) -> Deal:
     """The cards of a playout: what is seen stays, what is not is dealt."""
-    rng, order, logged = _stream(config, number, _CARDS), in_hand(hand), _logged(hand)
+    rng, order, told = _stream(config, number, _CARDS), in_hand(hand), logged(hand)
     shown = len(hand.boards[0]) if config.logged and not config.redraw and not number else len(seen.board)
     board, at, each = hand.boards[0][:shown], order.index(seen.seat), hand.game.hole_cards
-    kept = [*board, *(seen.cards if config.redraw else [card for held in logged.holes for card in held])]
+    kept = [*board, *(seen.cards if config.redraw else [card for held in told.holes for card in held])]
     fresh = draws(rng, live_cards(kept), 1, BOARD - shown + config.redraw * each * len(order))[0].tolist()
     full, rest = (*board, *fresh[: BOARD - shown]), fresh[BOARD - shown :]
     if not config.redraw:
-        return Deal(logged.holes, full)
+        return Deal(told.holes, full)
     holes = [tuple(rest[each * i : each * (i + 1)]) for i in range(len(order))]
     holes[at] = seen.cards
     return Deal(tuple(holes), full)
-
-
-_Steps = Generator[Observation, Act, tuple[Hand, tuple[int, ...]]]
-
-
-def _at(hand: Hand, index: int, deal: Deal) -> tuple[_Steps, Observation]:
-    """A hand at the table that has come to a decision."""
-    names = player_of(hand)
-    chairs = Chairs(_stacks(hand), tuple(in_hand(hand)), tuple(names[seat] for seat in in_hand(hand)))
-    steps = hand_in_steps(_rules(hand), chairs, deal, hand.hand_id)
-    before = [act for acts in hand.streets for act in acts]
-    if not 0 <= index < len(before):
-        raise UserError(f"hand {hand.hand_id} has {len(before)} decisions; there is no number {index}")
-    try:
-        seen = next(steps)
-        for act in before[:index]:
-            seen = steps.send(act)
-    except (ValueError, StopIteration) as error:
-        raise UserError(f"hand {hand.hand_id} cannot be replayed to decision {index}: {error}") from error
-    if seen.seat != before[index].seat:
-        raise UserError(f"hand {hand.hand_id}: decision {index} is not seat {before[index].seat}'s by the rules")
-    return steps, _as_logged(hand, seen)
-
-
-def _as_logged(hand: Hand, seen: Observation) -> Observation:
-    """With the log's own opening, so that its currency is seen too."""
-    before = dataclasses.replace(
-        hand, holes=(), streets=((),), boards=((),), returned=None, results=(), rake=0, finishes=()
-    )
-    return dataclasses.replace(seen, opening=before)
-
-
-def _worth(
-    hand: Hand,
-    seen: Observation,
-    act: Act,
-    decider: Agent,
-    others: Sequence[Agent],
-    deal: Deal,
-    number: int,
-    config: PlayoutConfig,
-) -> float:
-    if act.kind is ActKind.FOLD:
-        return 0.0
-    steps, _ = _at(hand, seen.index, deal)
-    chosen = _stream(config, number, _WHO).integers(len(others), size=len(deal.holes))
-    agents = {seat: others[which] for seat, which in zip(in_hand(hand), chosen)} | {seen.seat: decider}
-    played, chips = _finish(hand, steps, act, agents, number, config)
-    at = in_hand(hand).index(seen.seat)
-    lucky = luck_of(played, _stream(config, number, _LUCK), config.boards).all_in[at] if _ran_out(played) else 0.0
-    return float(chips[at] - lucky) / hand.big_blind + put_in(hand, seen)
-
-
-def _finish(
-    hand: Hand, steps: _Steps, act: Act, agents: Mapping[int, Agent], number: int, config: PlayoutConfig
-) -> tuple[Hand, tuple[int, ...]]:
-    """Take an alternative and play to the end: the record, and what each player won of the whole hand."""
-    rngs: dict[tuple[int, int], np.random.Generator] = {}
-    try:
-        now = _as_logged(hand, steps.send(act))
-        while True:
-            # A street has its own numbers: what was drawn on one before does not shift those of the next.
-            key = (now.seat, now.street)
-            rng = rngs.setdefault(key, _stream(config, number, *key))
-            taken, _ = resolve(drawn(agents[now.seat].act(now, rng), rng), now)
-            now = _as_logged(hand, steps.send(taken))
-    except StopIteration as end:
-        return end.value
 
 
 def _ran_out(played: Hand) -> bool:

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lqlm.errors import UserError
+from lqlm.poker.arena.actions import BlindChoices
 from lqlm.poker.arena.bots import BOTS, LOOSE, TIGHT, CallBot, FoldBot, RandomBot
 from lqlm.poker.arena.luck import luck_of
-from lqlm.poker.arena.playout import PlayoutConfig, check_playable, play_on, put_in, seen_at
+from lqlm.poker.arena.playable import check_playable, put_in, seen_at
+from lqlm.poker.arena.playout import Asked, PlayoutConfig, play_on, play_on_many
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import Deal, deal, play_hand
 from lqlm.poker.cards import cards
@@ -234,3 +236,44 @@ def test_bad_input_is_refused_in_one_line():
         seen_at(wrong, 2)
     with pytest.raises(UserError, match="playouts 0"):
         PlayoutConfig(0)
+
+
+class InBatches:
+    """A bot that is asked for many tables at once, and remembers how many these were."""
+
+    def __init__(self, bot):
+        self.bot, self.counts = bot, []
+
+    def act(self, observation, rng):
+        return self.act_many([observation], [rng])[0]
+
+    def act_many(self, observations, rngs):
+        self.counts.append(len(observations))
+        return [self.bot.act(*each) for each in zip(observations, rngs, strict=True)]
+
+
+@pytest.mark.parametrize(("game", "abreast"), [(Game.HOLDEM, 1), (Game.OMAHA, 7), (Game.HOLDEM, 500)])
+def test_many_decisions_are_played_on_as_each_alone(game, abreast):
+    asked = []
+    for seed in range(4):
+        hand = self_played(seed, 3, Rules(game=game))
+        for decision in replay(hand).decisions[:3]:
+            seen = seen_at(hand, decision.index)
+            acts = BlindChoices()(seen)
+            asked.append(Asked(hand, decision.index, acts, PlayoutConfig(2 + seed % 2, seed)))
+    bot, others = InBatches(LOOSE), [TIGHT, RANDOM]
+    found = play_on_many(asked, bot, others, abreast=abreast)
+    for one, won in zip(asked, found):
+        np.testing.assert_array_equal(won, play_on(one.hand, one.number, one.acts, LOOSE, others, one.config))
+    assert (max(bot.counts) > 20) if abreast == 500 else (max(bot.counts) <= abreast)
+    backwards = play_on_many(asked[::-1], bot, others, abreast=abreast)
+    assert all(np.array_equal(*pair) for pair in zip(found, backwards[::-1]))
+
+
+def test_an_illegal_alternative_among_many_is_refused_before_anything_is_played():
+    hand, watched = self_played(1), Watched()
+    asked = [Asked(hand, 0, (replay(hand).decisions[0].act,), PlayoutConfig(1))]
+    asked.append(Asked(hand, 0, (Act(9, CHECK),), PlayoutConfig(1)))
+    with pytest.raises(UserError, match="take legal alternatives"):
+        play_on_many(asked, watched, [watched])
+    assert not watched.seen

@@ -1,0 +1,36 @@
+"""What self-play in small games and at the table share: how a model scores the answers of a batch, and the losses."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments import trained
+from experiments.settings import Experiment
+from lqlm.algorithms.mirror import MirrorBatch, Score, mirror_losses, replicator_losses
+from lqlm.io.load import LoadedModel
+from lqlm.models.score import completion_logprobs
+from lqlm.types import Array, PyTree
+
+LOSSES = {"mirror": mirror_losses, "replicator": replicator_losses}
+
+
+def make_score(settings: Experiment, model: LoadedModel) -> Score:
+    """``(adapters, base, batch, dropout key or None) -> scores_BA``; a prompt is computed once for its answers."""
+    run, dropout = settings.run, trained.has_dropout(settings.adapter)
+
+    def score(adapters: PyTree, base: PyTree, batch: MirrorBatch, key: Any) -> Array:
+        logp, _ = completion_logprobs(
+            base,
+            adapters,
+            batch.prompts_BP,
+            batch.prompt_mask_BP,
+            batch.answers_BAC,
+            batch.answer_mask_BAC,
+            model.config,
+            chunk=run.logprob_chunk,
+            dropout_key=key if dropout else None,
+            remat=run.remat,
+        )
+        return jnp.sum(logp, axis=-1, where=batch.answer_mask_BAC)
+
+    return score
