@@ -23,7 +23,15 @@ from experiments.poker.pipeline_settings import (
     SelectSettings,
     TrainSettings,
 )
-from experiments.poker.tuning_settings import AdaptSettings, GRPOStage, JudgeSettings, PairSettings, PPOStage
+from experiments.poker.self_play_settings import MatchSettings, SelfPlayRun, TableSettings
+from experiments.poker.tuning_settings import (
+    AdaptSettings,
+    GRPOStage,
+    JudgeSettings,
+    PairSettings,
+    PPOStage,
+    SelfPlayStage,
+)
 from experiments.ppo.settings import RunSettings as PPORun
 from experiments.rollouts.settings import RewardSettings
 from experiments.sft.settings import RunSettings, ScratchSettings
@@ -32,6 +40,7 @@ from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.algorithms.kl_control import KLConfig
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig
+from lqlm.poker.policy import Shapes
 from lqlm.tasks.poker import PokerConfig
 
 LEGAL = {"legal": RewardSettings("lqlm.rewards.poker.legal", weight=2.0)}
@@ -46,17 +55,17 @@ def get_config(source: str = ""):
             workdir="runs/poker_small",
             logs=LogSettings(source=(source,) if source else (), sessions=40, hands=100),
             select=SelectSettings(),
-            ask=AskSettings(chat=True),
+            ask=AskSettings(template="terse", chat=True, features=("equity", "pot-odds")),
             sft=TrainSettings(
-                model=ScratchSettings(vocab_size=512, max_positions=320),
+                model=ScratchSettings(vocab_size=512, max_positions=160),
                 adapter=FullConfig(),
-                max_length=288,
+                max_length=128,
                 optim=OptimConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=30, weight_decay=0.1, b2=0.95),
-                run=RunSettings(steps=1000, rows=8, eval_every=500, eval_batch=16, checkpoint_every=250),
+                run=RunSettings(steps=1500, rows=16, eval_every=500, eval_batch=32, checkpoint_every=250),
             ),
             adapt=AdaptSettings(adapter=LoraConfig(rank=16, alpha=32.0)),
-            task=PokerConfig(source="", heldout_source="", limit=1024, heldout=64, playouts=4),
-            pairs=PairSettings(by="values", limit=1500),
+            task=PokerConfig(source="", heldout_source="", limit=1024, heldout=64, playouts=16),
+            pairs=PairSettings(by="values", limit=2048, lead=3.0),
             reward_model=JudgeSettings(
                 heldout=128, optim=falling, run=PairRunSettings(steps=100, pairs=16, eval_every=50, checkpoint_every=25)
             ),
@@ -73,6 +82,12 @@ def get_config(source: str = ""):
                 optim=falling,
                 run=GRPORun(steps=40, prompts=16, group=8, eval_every=20, checkpoint_every=10),
             ),
-            evaluate=EvaluateSettings(seats=(2,), hands=1000),
+            self_play=SelfPlayStage(
+                table=TableSettings(hands=64, playouts=2),
+                match=MatchSettings(opponents=("call",), hands=512),
+                optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=4),
+                run=SelfPlayRun(steps=40, rows=64, updates=4, eval_every=20, checkpoint_every=10, samples=0),
+            ),
+            evaluate=EvaluateSettings(seats=(2,), hands=10_000, shapes=Shapes(rows=64, prompt=16, answers=8, tokens=8)),
         )
     )

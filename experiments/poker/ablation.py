@@ -24,7 +24,6 @@ from experiments.poker.pipeline_settings import LEARNED, PipelineExperiment
 from lqlm.generation.rollout import round_up
 from lqlm.io.disk import write_atomic, write_streamed
 from lqlm.poker.answers import read_answer, write_answer
-from lqlm.poker.arena.rules import Rules
 from lqlm.poker.policy import legal_answers
 from lqlm.poker.record import HandError
 
@@ -49,7 +48,8 @@ def evaluate_stages(settings: PipelineExperiment) -> None:
         predictions.append((name, *_predictions(test, folder / "predictions" / f"{name}.npz", contestant)))
         spoken[name] = _spoken(settings, name, contestant)
         agents = {**evaluate.AGENTS, name: models.agent_of(contestant)}
-        for row in measure.matches(lines([name]), agents, Rules(), held.hands, settings.seed, folder / "matches"):
+        rules, kept = settings.logs.rules, folder / "matches"
+        for row in measure.matches(lines([name]), agents, rules, held.hands, settings.seed, kept):
             found["matches"].append(row)
             print(evaluate.match_line(row), flush=True)
     found["differences"] = list(measure.differences(lines(names), BASE, folder / "matches"))

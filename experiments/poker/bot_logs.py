@@ -9,7 +9,6 @@ from experiments.poker.evaluate import AGENTS
 from experiments.poker.pipeline_settings import LogSettings
 from lqlm.io.disk import write_atomic
 from lqlm.poker.arena.match import DECK, stream
-from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import deal, play_hand
 from lqlm.poker.pokerstars import render
 from lqlm.poker.record import Hand
@@ -41,7 +40,7 @@ def play_session(settings: LogSettings, seed: int, session: int) -> list[Hand]:
 
 
 def _hand(settings: LogSettings, seed: int, session: int, number: int, bots: list[str], names: list[str]) -> Hand:
-    deal_number, rules = session * settings.hands + number, Rules()
+    deal_number, rules = session * settings.hands + number, settings.rules
     order = np.roll(np.arange(settings.seats), -(number % settings.seats) - 1).tolist()
     played = play_hand(
         rules,

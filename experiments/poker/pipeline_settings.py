@@ -5,7 +5,7 @@ import pathlib
 import typing
 
 from experiments.poker.ask import AskSettings
-from experiments.poker.evaluate import AGENTS
+from experiments.poker.evaluate import AGENTS, GAMES_OF
 from experiments.poker.tuning_settings import (
     AdaptSettings,
     GRPOStage,
@@ -19,6 +19,7 @@ from experiments.sft.settings import RunSettings, ScratchSettings
 from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
 from lqlm.errors import UserError
 from lqlm.optim.chains import OptimConfig
+from lqlm.poker.arena.rules import Rules
 from lqlm.poker.policy import Shapes
 from lqlm.poker.select import Split
 from lqlm.tasks.poker import PokerConfig
@@ -59,6 +60,8 @@ class LogSettings:
         hands: of each session.
         seats: players at a table.
         bots: who sits there, drawn for each session.
+        game: of own logs, and of the matches and the self-play of what has learned from logs: ``holdem``, no limit, or
+            ``omaha``, pot limit.
     """
 
     source: tuple[str, ...] = ()
@@ -66,6 +69,12 @@ class LogSettings:
     hands: int = 50
     seats: int = 6
     bots: tuple[str, ...] = ("tight", "loose")
+    game: typing.Literal["holdem", "omaha"] = "holdem"
+
+    @property
+    def rules(self) -> Rules:
+        """What is played."""
+        return Rules(game=GAMES_OF[self.game])
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""

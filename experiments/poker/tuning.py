@@ -201,7 +201,7 @@ def self_play(settings: PipelineExperiment) -> SelfPlayExperiment:
         adapter=adapter(settings),
         start=start(settings, stage.start),
         ask=settings.ask,
-        table=stage.table,
+        table=dataclasses.replace(stage.table, game=settings.logs.game),
         league=stage.league,
         loss=stage.loss,
         mirror=stage.mirror,

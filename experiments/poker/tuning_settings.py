@@ -161,7 +161,7 @@ class SelfPlayStage:
 
     Attributes:
         start: the stage whose policy it goes on from.
-        table: what is played.
+        table: at what; the game is that of ``logs``.
         league: against whom.
         loss: ``mirror`` or ``replicator``.
         mirror: the constants of the loss.
