@@ -21,6 +21,7 @@ from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
 from experiments.poker.pipeline_settings import PipelineExperiment
+from experiments.poker.self_play_settings import SelfPlayExperiment
 from experiments.poker.small_games_settings import SmallGamesExperiment
 from experiments.ppo.settings import PPOExperiment
 from experiments.quantize.settings import QuantizeExperiment
@@ -67,6 +68,7 @@ COMMANDS = {
     "r1": R1Experiment,
     "poker": PipelineExperiment,
     "poker train-small": SmallGamesExperiment,
+    "poker self-play": SelfPlayExperiment,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
