@@ -212,7 +212,7 @@ def test_the_last_config_file_counts_and_both_spellings_do(cli, monkeypatch, mod
 def command_of(file):
     """The command that a config's own documentation names, and its settings."""
     doc = importlib.import_module(f"configs.{file.stem}").__doc__
-    command = r"python -m experiments\.(\w+(?: --plan| train-small)?)(?: --config configs/(\w+\.py))?"
+    command = r"python -m experiments\.(\w+(?: --plan| train-small| self-play)?)(?: --config configs/(\w+\.py))?"
     name, config = re.search(command, doc).groups()
     assert config in (file.name, None)
     return doc, COMMANDS[name]
