@@ -14,7 +14,7 @@ from experiments.configdict import as_config
 from experiments.poker.small_games_settings import MagnetSettings, SmallGamesExperiment, SmallRunSettings
 from experiments.sft.settings import ScratchSettings
 from lqlm.adapters.configs import FullConfig
-from lqlm.algorithms.mirror import MirrorConfig
+from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.optim.chains import OptimConfig
 
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from experiments import trained
 from experiments.settings import Experiment
-from lqlm.algorithms.mirror import MirrorBatch, Score, mirror_losses, replicator_losses
+from lqlm.algorithms.mirror import mirror_losses, replicator_losses
+from lqlm.algorithms.mirror_objective import MirrorBatch, Score
 from lqlm.io.load import LoadedModel
 from lqlm.models.score import completion_logprobs
 from lqlm.types import Array, PyTree

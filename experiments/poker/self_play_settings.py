@@ -7,7 +7,7 @@ from experiments.poker.ask import AskSettings
 from experiments.poker.evaluate import AGENTS, GAMES_OF
 from experiments.settings import Experiment, LoopSettings, ModelSettings
 from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
-from lqlm.algorithms.mirror import MirrorConfig
+from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.errors import UserError
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.policy import Shapes

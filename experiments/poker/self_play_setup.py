@@ -16,7 +16,7 @@ from experiments.poker.files import fingerprint
 from experiments.poker.mirror import LOSSES, make_score
 from experiments.poker.self_play_settings import SelfPlayExperiment
 from experiments.settings import scheduled
-from lqlm.algorithms.mirror import MirrorBatch, mirror_objective
+from lqlm.algorithms.mirror_objective import MirrorBatch, mirror_objective
 from lqlm.algorithms.step import Metrics, TrainState, init_state, make_update
 from lqlm.io.load import LoadedModel
 from lqlm.optim.chains import make_optimizer

@@ -12,7 +12,8 @@ from experiments.poker.evaluate import AGENTS
 from experiments.poker.self_play_settings import SelfPlayExperiment
 from experiments.poker.self_play_setup import SelfPlaySetup
 from experiments.run import Run
-from lqlm.algorithms.mirror import MirrorBatch, answer_logp
+from lqlm.algorithms.mirror import answer_logp
+from lqlm.algorithms.mirror_objective import MirrorBatch
 from lqlm.algorithms.step import TrainState
 from lqlm.io.peft import load_peft, save_peft
 from lqlm.poker.arena.language import LanguageAgent, answer_of

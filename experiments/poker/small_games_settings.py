@@ -6,7 +6,7 @@ import typing
 from experiments.settings import Experiment, LoopSettings, ModelSettings
 from experiments.sft.settings import ScratchSettings
 from lqlm.adapters.configs import AdapterConfig, FullConfig
-from lqlm.algorithms.mirror import MirrorConfig
+from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.errors import UserError
 
 

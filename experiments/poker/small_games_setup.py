@@ -19,7 +19,7 @@ from experiments.sft.data import Records
 from experiments.sft.scratch import make_model
 from experiments.sft.settings import SFTExperiment
 from lqlm.adapters.configs import FullConfig
-from lqlm.algorithms.mirror import MirrorBatch, mirror_objective
+from lqlm.algorithms.mirror_objective import MirrorBatch, mirror_objective
 from lqlm.algorithms.step import Metrics, TrainState, init_state, make_update
 from lqlm.errors import UserError
 from lqlm.io.datasets import Record

@@ -12,7 +12,8 @@ from experiments.poker.small_games_settings import LeagueSettings
 from experiments.poker.small_games_setup import SmallGamesSetup, batch_of
 from experiments.run import Run
 from lqlm.algorithms.advantages import group_advantages, leave_one_out_advantages
-from lqlm.algorithms.mirror import MirrorBatch, answer_logp, sampled_values
+from lqlm.algorithms.mirror import answer_logp, sampled_values
+from lqlm.algorithms.mirror_objective import MirrorBatch
 from lqlm.algorithms.step import TrainState
 from lqlm.poker.arena.values import (
     GameTree,

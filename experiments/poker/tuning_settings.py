@@ -19,7 +19,7 @@ from experiments.rollouts.settings import RewardSettings
 from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.algorithms.kl_control import KLConfig
-from lqlm.algorithms.mirror import MirrorConfig
+from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.algorithms.ppo import PPOConfig
 from lqlm.algorithms.reward_model import RewardModelConfig
 from lqlm.errors import UserError

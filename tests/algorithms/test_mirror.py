@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 
 from lqlm.algorithms.advantages import group_advantages
 from lqlm.algorithms.mirror import (
-    MirrorBatch,
-    MirrorConfig,
     answer_kl,
     answer_logp,
     expectation,
     legal_logp,
     mirror_losses,
-    mirror_objective,
     mirror_policy,
     replicator_losses,
     sampled_values,
 )
+from lqlm.algorithms.mirror_objective import MirrorBatch, MirrorConfig, mirror_objective
 from lqlm.errors import UserError
 
 ROWS, ANSWERS = 5, 4

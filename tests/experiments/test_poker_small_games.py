@@ -25,7 +25,7 @@ from experiments.settings import ModelSettings
 from experiments.sft.settings import ScratchSettings
 from experiments.workdir import claim
 from lqlm.adapters.configs import LoraConfig
-from lqlm.algorithms.mirror import MirrorConfig
+from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.errors import UserError
 from lqlm.io.metrics import read_jsonl
 from lqlm.optim.chains import OptimConfig
