@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,13 +30,11 @@ def main(argv: Sequence[str]) -> None:
     agent = model_of(options)
     adviser = adviser_of(options, agent)
     tally = Tally()
-    hands = list(_read(options.logs, tally))
-    if not hands:
-        raise UserError(f"{options.logs[0]}: no hand could be read ({tally.skipped.total()} skipped)")
-    player = options.player or dealt_to(hands)
+    player = options.player or dealt_to(_read(options.logs, Tally()))  # logs are read twice, never held
+    hands = _read(options.logs, tally)
     found = list(review(hands, player, adviser, Rule(), options.seed, options.limit, options.playouts))
     if not found:
-        raise UserError(f"{player!r} takes no decision in these hands; {_who(hands)}")
+        raise UserError(f"{player!r} takes no decision in these hands; {_who(_names(_read(options.logs, Tally())))}")
     rated = totals(found)
     shown = {"names": options.names, "tally": tally, "playouts": options.playouts}
     write_review(options.out, found, rated, adviser, Rule(), player, **shown)
@@ -66,30 +65,46 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _read(logs: Iterable[str], tally: Tally) -> Iterator[Read]:
+def _read(logs: Sequence[str], tally: Tally) -> Iterator[Read]:
     for item in read_hands(logs):
         tally.add(item)
         if isinstance(item, Read):
             yield item
+    if not tally.read:
+        raise UserError(f"{logs[0]}: no hand could be read ({tally.skipped.total()} skipped)")
 
 
-def dealt_to(hands: Sequence[Read]) -> str:
+class Names(NamedTuple):
+    """How often players are in hands, and how often the log tells the cards of one of them alone."""
+
+    everyone: Counter[str]
+    dealt: Counter[str]
+
+
+def _names(hands: Iterable[Read]) -> Names:
+    found = Names(Counter(), Counter())
+    for read in hands:
+        names, holes = player_of(read.hand), read.hand.holes
+        found.everyone.update(names.values())
+        found.dealt.update([names[holes[0].seat]] if len(holes) == 1 else [])
+    return found
+
+
+def dealt_to(hands: Iterable[Read]) -> str:
     """The player whose cards alone the logs tell as dealt ("Dealt to ..").
 
     Raises:
         UserError: when there is none, or several.
     """
-    alone = (read.hand for read in hands if len(read.hand.holes) == 1)
-    counts = Counter(player_of(hand)[hand.holes[0].seat] for hand in alone)
-    if len(counts) != 1:
-        found = f"'Dealt to' names {len(counts)} players" if counts else "no player is named by 'Dealt to'"
-        raise UserError(f"--player NAME: say whose decisions; {found}, {_who(hands)}")
-    return next(iter(counts))
+    names = _names(hands)
+    if len(names.dealt) != 1:
+        found = f"'Dealt to' names {len(names.dealt)} players" if names.dealt else "no player is named by 'Dealt to'"
+        raise UserError(f"--player NAME: say whose decisions; {found}, {_who(names)}")
+    return next(iter(names.dealt))
 
 
-def _who(hands: Iterable[Read]) -> str:
-    counts = Counter(name for read in hands for name in player_of(read.hand).values())
-    return f"most often there are {', '.join(repr(name) for name, _ in counts.most_common(3))}"
+def _who(names: Names) -> str:
+    return f"most often there are {', '.join(repr(name) for name, _ in names.everyone.most_common(3))}"
 
 
 def review(

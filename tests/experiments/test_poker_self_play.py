@@ -162,6 +162,10 @@ def test_the_batch_is_what_the_policy_says_of_its_menus(source, tmp_path):
         gains = np.clip((values[row] - chances @ values[row]) / 10.0, -3.0, 3.0)
         np.testing.assert_allclose(batch.values_BA[row, :count], gains, atol=1e-4)
     np.testing.assert_array_equal(batch.magnet_BA, batch.old_logp_BA)  # at the beginning
+    moved = jax.tree.map(lambda x: x + 0.3, setup.first)
+    later = self_play_step.whole_batch(setup, moved, chosen[:3], values, me)
+    np.testing.assert_array_equal(later.magnet_BA, batch.magnet_BA)
+    assert np.abs(later.old_logp_BA - batch.old_logp_BA).max() > 0.01
     uniform = dataclasses.replace(setup.settings, pull=PullSettings("uniform", 0.5))
     other = self_play_step.whole_batch(
         dataclasses.replace(setup, settings=uniform), setup.first, chosen[:3], values, me

@@ -213,6 +213,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     command = ["evaluate", "--out", str(tmp_path), "--heroes", "--iterations", "0", "--selected", str(tmp_path)]
     assert dispatch(command) == 2
     assert "train.jsonl is missing" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # nothing was played for it
 
 
 def test_a_prior_correction_weighs_rare_actions_more(table):
