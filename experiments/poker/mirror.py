@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import trained
 from experiments.settings import Experiment
@@ -10,6 +12,7 @@ from lqlm.algorithms.mirror import mirror_losses, replicator_losses
 from lqlm.algorithms.mirror_objective import MirrorBatch, Score
 from lqlm.io.load import LoadedModel
 from lqlm.models.score import completion_logprobs
+from lqlm.poker.policy import Batch
 from lqlm.types import Array, PyTree
 
 LOSSES = {"mirror": mirror_losses, "replicator": replicator_losses}
@@ -35,3 +38,14 @@ def make_score(settings: Experiment, model: LoadedModel) -> Score:
         return jnp.sum(logp, axis=-1, where=batch.answer_mask_BAC)
 
     return score
+
+
+def batch_of(asked: Batch, *rest: np.ndarray) -> MirrorBatch:
+    """Prompts and answers beside values, old policy, magnet, weights and alpha."""
+    return MirrorBatch(*asked, *(np.asarray(x, np.float32) for x in rest))  # type: ignore[arg-type, call-arg]
+
+
+def without_values(asked: Batch) -> MirrorBatch:
+    """Prompts and answers to be scored only."""
+    nothing = np.zeros(asked.answers_BGC.shape[:2])
+    return jax.tree.map(jnp.asarray, batch_of(asked, nothing, nothing, nothing, nothing[:, 0], np.zeros(())))

@@ -1,5 +1,6 @@
 """One step of self-play: hands against the league, every legal answer of their decisions played on, and updates."""
 
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from experiments.keys import keys
 from experiments.poker.evaluate import AGENTS
+from experiments.poker.mirror import without_values
 from experiments.poker.self_play_settings import SelfPlayExperiment
 from experiments.poker.self_play_setup import SelfPlaySetup
 from experiments.run import Run
@@ -26,7 +28,7 @@ from lqlm.poker.arena.table import Played
 from lqlm.poker.policy import Question, pad_questions
 from lqlm.poker.record import Act, Hand
 from lqlm.poker.replay import replay
-from lqlm.types import PyTree
+from lqlm.types import Array, PyTree
 
 FIELD, ROWS, PLAYOUTS = 107, 108, 109
 """Streams of what a step draws, beside those of ``lqlm.poker.arena``."""
@@ -74,7 +76,7 @@ def remember(run: Run[SelfPlaySetup], adapters: PyTree, step: int) -> None:
     run.history["members"] = [*known, step][:1] + [*known, step][1:][-(wanted.members - 1) :]
 
 
-def _folder(run: Run[SelfPlaySetup], step: int) -> Any:
+def _folder(run: Run[SelfPlaySetup], step: int) -> pathlib.Path:
     return run.workdir.path / "league" / f"{step:06}"
 
 
@@ -134,27 +136,32 @@ def whole_batch(
     setup: SelfPlaySetup, adapters: PyTree, chosen: Sequence[Decision], values: Sequence[np.ndarray], me: LanguageAgent
 ) -> MirrorBatch:
     """The decisions as the loss takes them; rows that are left over count for nothing."""
-    settings = setup.settings
     asked = pad_questions([_question(setup, one, me) for one in chosen], setup.shapes, setup.model.tokenizer.pad_id)
-    shape = asked.answers_BGC.shape[:2]
-    empty = MirrorBatch(  # type: ignore[call-arg]
-        *map(jnp.asarray, asked),  # type: ignore[arg-type]
-        *[jnp.zeros(shape)] * 3,
-        jnp.asarray(np.arange(shape[0]) < len(chosen), jnp.float32),
-        jnp.asarray(settings.pull.alpha, jnp.float32),
-    )
-    mask, scores = empty.mask_BA, setup.functions.scores
-    old = answer_logp(scores(setup.model.base, adapters, empty), mask)
-    start = settings.pull.towards == "start"
-    magnet = answer_logp(scores(setup.model.base, setup.first, empty) if start else jnp.zeros(shape), mask)
-    gains = np.zeros(shape, np.float32)
-    for row, won in enumerate(values):
-        gains[row, : len(won)] = won
-    return empty.replace(  # type: ignore[attr-defined, no-any-return]
-        values_BA=jnp.asarray(advantages(gains, np.asarray(old), np.asarray(mask), settings)),
+    batch = without_values(asked)
+    old = answer_logp(setup.functions.scores(setup.model.base, adapters, batch), batch.mask_BA)
+    gains = advantages(padded(values, batch.mask_BA.shape), np.asarray(old), np.asarray(batch.mask_BA), setup.settings)
+    return batch.replace(  # type: ignore[attr-defined, no-any-return]
+        values_BA=jnp.asarray(gains),
         old_logp_BA=old,
-        magnet_BA=magnet,
+        magnet_BA=magnet(setup, batch),
+        weights_B=jnp.asarray(np.arange(setup.shapes.rows) < len(chosen), jnp.float32),
+        alpha=jnp.asarray(setup.settings.pull.alpha, jnp.float32),
     )
+
+
+def magnet(setup: SelfPlaySetup, batch: MirrorBatch) -> Array:
+    """The policy that attracts, ``[B, A]`` of `lqlm.algorithms.mirror.answer_logp`."""
+    if setup.settings.pull.towards == "uniform":
+        return answer_logp(jnp.zeros(batch.mask_BA.shape), batch.mask_BA)
+    return answer_logp(setup.functions.scores(setup.model.base, setup.first, batch), batch.mask_BA)
+
+
+def padded(values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """The values of every decision in a row of its own, 0 where there is no answer."""
+    found = np.zeros(shape)
+    for row, won in zip(found, values):
+        row[: len(won)] = won
+    return found
 
 
 def advantages(

@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import trained
 from experiments.algorithm import Setup
 from experiments.keys import keys
 from experiments.poker.files import fingerprint
-from experiments.poker.mirror import LOSSES, make_score
+from experiments.poker.mirror import LOSSES, make_score, without_values
 from experiments.poker.small_games_player import questions, without_rules
 from experiments.poker.small_games_settings import SmallGamesExperiment
 from experiments.settings import ModelSettings, scheduled
@@ -19,7 +18,7 @@ from experiments.sft.data import Records
 from experiments.sft.scratch import make_model
 from experiments.sft.settings import SFTExperiment
 from lqlm.adapters.configs import FullConfig
-from lqlm.algorithms.mirror_objective import MirrorBatch, mirror_objective
+from lqlm.algorithms.mirror_objective import mirror_objective
 from lqlm.algorithms.step import Metrics, TrainState, init_state, make_update
 from lqlm.errors import UserError
 from lqlm.io.datasets import Record
@@ -126,17 +125,6 @@ def _texts(settings: SmallGamesExperiment, tree: GameTree) -> Iterator[Record]:
         prompt = small_game_prompt(state)
         shown = prompt if settings.rules else without_rules(prompt)
         yield Record(state.key, {"prompt": shown, "completion": "".join(small_game_answers(state))})
-
-
-def batch_of(asked: Batch, *rest: np.ndarray) -> MirrorBatch:
-    """Prompts and answers beside values, old policy, magnet, weights and alpha."""
-    return MirrorBatch(*asked, *(np.asarray(x, np.float32) for x in rest))  # type: ignore[arg-type, call-arg]
-
-
-def without_values(asked: Batch) -> MirrorBatch:
-    """Prompts and answers to be scored only."""
-    nothing = np.zeros(asked.answers_BGC.shape[:2])
-    return jax.tree.map(jnp.asarray, batch_of(asked, nothing, nothing, nothing, nothing[:, 0], np.zeros(())))
 
 
 def opponents(settings: SmallGamesExperiment, tree: GameTree) -> dict[str, Opponent]:

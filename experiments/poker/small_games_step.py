@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.keys import keys
+from experiments.poker.mirror import batch_of
 from experiments.poker.small_games_settings import LeagueSettings
-from experiments.poker.small_games_setup import SmallGamesSetup, batch_of
+from experiments.poker.small_games_setup import SmallGamesSetup
 from experiments.run import Run
 from lqlm.algorithms.advantages import group_advantages, leave_one_out_advantages
 from lqlm.algorithms.mirror import answer_logp, sampled_values
