@@ -1,5 +1,6 @@
 """A tiny model, and three ways to run an experiment on it: as objects, as a command in this process, as a process."""
 
+import dataclasses
 import logging
 import os
 import pathlib
@@ -62,6 +63,23 @@ def run_all(settings, algorithm=GRPO):
         state = train(run)
         finish(run, state)
         return run, state
+
+
+class Killed(Exception):
+    """Stands for the end of a process between two steps."""
+
+
+def run_killed(settings, algorithm, at):
+    """What a process leaves that ends before a step."""
+
+    def one_step(run, state, step):
+        if step == at:
+            raise Killed
+        return algorithm.one_step(run, state, step)
+
+    mortal = dataclasses.replace(algorithm, one_step=one_step)
+    with pytest.raises(Killed), claim(settings) as workdir, open_run(mortal, mortal.build(settings), workdir) as run:
+        train(run)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.loop import train
 from experiments.poker import self_play_step
 from experiments.poker.ask import AskSettings
 from experiments.poker.self_play import SELF_PLAY
@@ -21,9 +20,7 @@ from experiments.poker.self_play_settings import (
     TableSettings,
 )
 from experiments.poker.self_play_setup import build
-from experiments.run import open_run
 from experiments.settings import ModelSettings
-from experiments.workdir import claim
 from lqlm.adapters.configs import FullConfig, LoraConfig
 from lqlm.algorithms.mirror import answer_logp
 from lqlm.errors import UserError
@@ -34,7 +31,7 @@ from lqlm.poker.arena.bots import BOTS
 from lqlm.poker.arena.playout import PlayoutConfig, play_on
 from lqlm.poker.policy import Shapes
 from lqlm.poker.record import ActKind, Game
-from tests.experiments.conftest import run_all
+from tests.experiments.conftest import run_all, run_killed
 from tests.experiments.test_resume import values
 from tests.experiments.tiny_model import save_model
 
@@ -66,10 +63,6 @@ def tiny(source, workdir, **changes):
     return dataclasses.replace(settings, **changes)
 
 
-class Killed(Exception):
-    """Stands for the end of a process between two steps."""
-
-
 @pytest.fixture(scope="module")
 def alone(source, tmp_path_factory):
     settings = tiny(source, tmp_path_factory.mktemp("self_play") / "alone")
@@ -80,16 +73,7 @@ def test_killed_it_ends_as_if_left_alone(alone, tmp_path):
     """At a step behind its last checkpoint, with policies of the league on disk."""
     settings, (run, _) = alone
     again = dataclasses.replace(settings, workdir=str(tmp_path))
-
-    def one_step(run, state, step):
-        if step == 3:
-            raise Killed
-        return SELF_PLAY.one_step(run, state, step)
-
-    with pytest.raises(Killed), claim(again) as workdir:
-        algorithm = dataclasses.replace(SELF_PLAY, one_step=one_step)
-        with open_run(algorithm, algorithm.build(again), workdir) as killed:
-            train(killed)
+    run_killed(again, SELF_PLAY, 3)
     run_all(again, SELF_PLAY)
     left = run.workdir.path
     assert values(tmp_path, "metrics.jsonl") == values(left, "metrics.jsonl")

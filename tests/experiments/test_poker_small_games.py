@@ -9,7 +9,6 @@ import pytest
 
 from experiments.command import load_config
 from experiments.configdict import as_config, from_config
-from experiments.loop import train
 from experiments.poker import small_games_step
 from experiments.poker.small_games import SMALL_GAMES
 from experiments.poker.small_games_player import open_small_game_policy
@@ -20,10 +19,8 @@ from experiments.poker.small_games_settings import (
     SmallGamesExperiment,
     SmallRunSettings,
 )
-from experiments.run import open_run
 from experiments.settings import ModelSettings
 from experiments.sft.settings import ScratchSettings
-from experiments.workdir import claim
 from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.errors import UserError
@@ -31,7 +28,7 @@ from lqlm.io.metrics import read_jsonl
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.arena.small_games import exploitability, uniform
 from lqlm.poker.arena.values import action_values, average_policy, game_tree, table_of
-from tests.experiments.conftest import run_all
+from tests.experiments.conftest import run_all, run_killed
 from tests.experiments.test_resume import values
 from tests.experiments.tiny_model import save_model
 
@@ -55,10 +52,6 @@ def tiny(workdir, **changes):
     return dataclasses.replace(settings, **changes)
 
 
-class Killed(Exception):
-    """Stands for the end of a process between two steps."""
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     settings = tiny(tmp_path_factory.mktemp("small") / "alone")
@@ -69,16 +62,7 @@ def test_killed_it_ends_as_if_left_alone(alone, tmp_path):
     """At a step behind its last checkpoint, so that lines are taken back and the league is as it was."""
     settings, (run, _) = alone
     again, folder = dataclasses.replace(settings, workdir=str(tmp_path)), tmp_path
-
-    def one_step(run, state, step):
-        if step == 6:
-            raise Killed
-        return SMALL_GAMES.one_step(run, state, step)
-
-    with pytest.raises(Killed), claim(again) as workdir:
-        algorithm = dataclasses.replace(SMALL_GAMES, one_step=one_step)
-        with open_run(algorithm, algorithm.build(again), workdir) as killed:
-            train(killed)
+    run_killed(again, SMALL_GAMES, 6)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     run_all(again, SMALL_GAMES)
