@@ -24,6 +24,8 @@ from experiments.poker.pipeline_settings import LEARNED, PipelineExperiment
 from lqlm.generation.rollout import round_up
 from lqlm.io.disk import write_atomic, write_streamed
 from lqlm.poker.answers import read_answer, write_answer
+from lqlm.poker.arena import agreement as agree
+from lqlm.poker.arena.features import DecisionTable
 from lqlm.poker.policy import legal_answers
 from lqlm.poker.record import HandError
 
@@ -39,13 +41,17 @@ def evaluate_stages(settings: PipelineExperiment) -> None:
     """Play and predict with what every stage left, one after the other; write and print the tables."""
     folder, held = settings.folder("evaluate"), settings.evaluate
     folder.mkdir(parents=True, exist_ok=True)
-    test, lines = _test(settings), functools.partial(measure.lines_of, opponents=held.opponents, seats=held.seats)
+    valid, test = (_hands(settings, part) for part in ("valid", "test"))
+    lines = functools.partial(measure.lines_of, opponents=held.opponents, seats=held.seats)
     names = [name for name in LEARNED if name in settings.stages]
     found: dict[str, list[Row]] = {"matches": []}
     predictions, spoken = list[Prediction](), dict[str, Row]()
     for name in names:
         contestant = player(settings, name)
         predictions.append((name, *_predictions(test, folder / "predictions" / f"{name}.npz", contestant)))
+        if name == BASE:
+            seen, _ = _predictions(valid, folder / "predictions" / f"{name}-valid.npz", contestant)
+            predictions.append(_corrected(settings, valid, seen, predictions[-1]))
         spoken[name] = _spoken(settings, name, contestant)
         agents = {**evaluate.AGENTS, name: models.agent_of(contestant)}
         rules, kept = settings.logs.rules, folder / "matches"
@@ -61,12 +67,12 @@ def evaluate_stages(settings: PipelineExperiment) -> None:
     print(f"\n{table(rows)}")
 
 
-def _test(settings: PipelineExperiment) -> pathlib.Path:
-    """The hands whose decisions are predicted: all of the test sessions, or some evenly from all of these."""
-    path, count = settings.folder("selected") / "test.jsonl", settings.evaluate.test_hands
+def _hands(settings: PipelineExperiment, part: str) -> pathlib.Path:
+    """The hands whose decisions are predicted: all of the sessions of a part, or some evenly from all of these."""
+    path, count = settings.folder("selected") / f"{part}.jsonl", settings.evaluate.test_hands
     if not count:
         return path
-    rows, some = list(read_rows(path)), settings.folder("evaluate") / f"test-{count}.jsonl"
+    rows, some = list(read_rows(path)), settings.folder("evaluate") / f"{part}-{count}.jsonl"
     if not some.exists():
         write_rows(some, spread(rows, count))
     return some
@@ -74,10 +80,23 @@ def _test(settings: PipelineExperiment) -> pathlib.Path:
 
 def _agreement(settings: PipelineExperiment, test: pathlib.Path, predictions: Sequence[Prediction]) -> list[Row]:
     """The rows of the baselines, which learn from all training sessions, and of the stages."""
-    folder, held, seed = settings.folder("evaluate"), settings.evaluate, settings.seed
-    files = (settings.folder("selected") / "train.jsonl", test)
-    known, asked = (measure.table_of(path, folder, held.samples, seed) for path in files)
-    return measure.agreements([*measure.baselines(known, asked, seed, held.rounds), *predictions], asked, seed)
+    known, asked = _table(settings, settings.folder("selected") / "train.jsonl"), _table(settings, test)
+    baselines = measure.baselines(known, asked, settings.seed, settings.evaluate.rounds)
+    return measure.agreements([*baselines, *predictions], asked, settings.seed)
+
+
+def _table(settings: PipelineExperiment, path: pathlib.Path) -> DecisionTable:
+    return measure.table_of(path, settings.folder("evaluate"), settings.evaluate.samples, settings.seed)
+
+
+def _corrected(
+    settings: PipelineExperiment, valid: pathlib.Path, seen: np.ndarray, prediction: Prediction
+) -> Prediction:
+    """The prediction with the prior correction that has the best macro F1 on the valid sessions."""
+    name, probabilities, sizes = prediction
+    shares = agree.frequencies(_table(settings, settings.folder("selected") / "train.jsonl"))
+    power = agree.best_power(seen, _table(settings, valid), shares)
+    return f"{name}, prior^{power:.2f}", agree.prior_corrected(probabilities, shares, power), sizes
 
 
 def _predictions(test: pathlib.Path, path: pathlib.Path, contestant: Player) -> tuple[np.ndarray, np.ndarray]:

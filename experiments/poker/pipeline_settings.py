@@ -144,7 +144,7 @@ class EvaluateSettings:
         rounds: of boosting.
         temperature: of the agent's probabilities.
         shapes: what arrays are padded to.
-        test_hands: hands of the test sessions whose decisions are predicted, evenly from all (0: all).
+        test_hands: hands of the test and of the valid sessions whose decisions are predicted, evenly from all (0: all).
         texts: test prompts that are answered freely, to see how often what comes is none of the answers offered.
     """
 

@@ -167,7 +167,8 @@ def test_every_stage_leaves_its_files(made):
     ]
     assert all(match["illegal"] == 0 for match in found["matches"])
     predictors = [row["predictor"] for row in found["agreement"]]
-    assert predictors[0] == "majority" and tuple(predictors[4:]) == LEARNED
+    assert predictors[0] == "majority" and predictors[5].startswith("sft, prior^")
+    assert (predictors[4], *predictors[6:]) == LEARNED
     assert found["agreement"][-1]["decisions"] == counts["test"]
     assert "sft - 1 x call" in (folder / "evaluate/table.txt").read_text()
 
