@@ -3,10 +3,10 @@
 Command:   python -m experiments.poker pipeline --config configs/poker_pluribus.py
 Hardware:  2 CPU cores, 2 GiB of memory.
 Minutes:   38 on one core, beside two other jobs.
-Expected:  of 6,648 held-out decisions of 7 sessions, one seed: accuracy .845 [.842, .849], macro F1 .757 [.752, .764], with
-           the prior correction .843 and .770 [.760, .781]; boosted trees that see cards and equity .868 and .796.  Nothing
-           illegal in 200 free texts.  1,000 hands a line, mbb a hand: against one caller +1154 +- 840, one random player
-           -390 +- 616, five callers +5896 +- 3586, five random ones +2316 +- 1185.
+Expected:  of 6,648 held-out decisions of 7 sessions, one seed: accuracy .845 [.842, .849], macro F1 .757 [.752, .764],
+           with the prior correction .843 and .770 [.760, .781]; boosted trees that see cards and equity .868 and .796.
+           Nothing illegal in 200 free texts.  1,000 hands a line, mbb a hand: against one caller +1154 +- 840, one
+           random player -390 +- 616, five callers +5896 +- 3586, five random ones +2316 +- 1185.
 Own logs:  configs/poker_pluribus.py:PATH  (folder, archive or file of PHH or PokerStars text; by default Pluribus's
            6,844 hands in ../shared/data/poker)
 """

@@ -21,12 +21,18 @@ BEST = 1e-4
 """Temperature at which the answer of the highest score is taken; scores differ by far more."""
 
 
-def player(settings: PipelineExperiment, stage: str = "sft") -> Player:
-    """What a stage left: a policy, or of ``reward_model`` a player who takes the legal answer of the highest score."""
-    if stage == "reward_model":
+def player(settings: PipelineExperiment, stage: str = "sft", adapter: str = "") -> Player:
+    """What a stage left: a policy, or of ``reward_model`` a player who takes the legal answer of the highest score.
+
+    Args:
+        settings: of the pipeline.
+        stage: which.
+        adapter: a PEFT directory in place of the one that the stage left, such as a policy of its league.
+    """
+    if stage == "reward_model" and not adapter:
         return _judging(settings)
-    model, adapter = tuning.base(settings), tuning.start(settings, stage)
-    if stage == "sft" and tuning.trained_whole(settings):
+    model, adapter = tuning.base(settings), adapter or tuning.start(settings, stage)
+    if not adapter:  # the model that SFT trained whole
         model = dataclasses.replace(model, quantize=False)
     return open_player(_agent(settings, model, adapter))
 

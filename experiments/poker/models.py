@@ -32,7 +32,8 @@ class ModelChoice:
         path: a directory of a model, or the folder of a pipeline.
         stage: of the pipeline: sft, reward_model, ppo, grpo or self_play.
         config: of the pipeline, where its folder does not hold its settings (it was killed before it wrote them).
-        adapter: a PEFT directory over the model, such as an earlier checkpoint's.
+        adapter: a PEFT directory over the model, such as one of self-play's league; with a pipeline's folder, in place
+            of what the stage left.
         template: of the prompts that the model was trained on, with no pipeline to say it.
         chat: ``yes`` where it was trained on conversations, ``no`` on plain text.
     """
@@ -80,9 +81,8 @@ def open_model(choice: ModelChoice, rows: int) -> Player:
     if choice.config or (folder / SETTINGS).exists():
         settings = dataclasses.replace(_settings(choice), workdir=choice.path)
         shapes = dataclasses.replace(settings.evaluate.shapes, rows=rows)
-        return player(
-            dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, shapes=shapes)), choice.stage
-        )
+        held = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, shapes=shapes))
+        return player(held, choice.stage, choice.adapter)
     if (folder / "sft").is_dir():
         raise UserError(
             f"--models: {folder} is a pipeline's without {SETTINGS}; add config=FILE, the one it began with"

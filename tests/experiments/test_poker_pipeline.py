@@ -16,7 +16,7 @@ import pytest
 from experiments.configdict import as_config, from_config
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
-from experiments.poker import ablation, measure, pipeline, tuning
+from experiments.poker import ablation, measure, models, pipeline, tuning
 from experiments.poker.agent import AgentSettings, open_player
 from experiments.poker.ask import AskSettings
 from experiments.poker.bot_logs import play_session
@@ -224,6 +224,17 @@ def test_the_stages_go_on_from_each_other(made, tmp_path):
         found = make(chained)
         assert (found.model, found.adapter) == (lora.model, lora.adapter)
         assert found.start == str(folder / "sft/adapter")
+
+
+def test_a_policy_of_the_league_can_be_asked_for(made):
+    """The first one is what self-play began with."""
+    member = str(below(made, "self_play/league/000000"))
+    first = models.open_model(models.ModelChoice("first", made.workdir, adapter=member), 4)
+    began, ended = (player_of(made, stage) for stage in ("grpo", "self_play"))
+    asked = [row["prompt"] for row in prompts_of(made)[:4]], [("fold", "call")] * 4
+    scores = [np.array(one.scorer(*asked)) for one in (first, began, ended)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+    assert np.abs(scores[2] - scores[1]).max() > 1e-3
 
 
 def test_stages_that_are_left_out(made):
