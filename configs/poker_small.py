@@ -1,10 +1,12 @@
-"""From own hand logs to a measured agent: SFT of a small Llama on how two bots play, a reward model, PPO and GRPO.
+"""From own hand logs to a measured agent: SFT of a small Llama on two bots, a reward model, PPO, GRPO and self-play.
 
 Command:   python -m experiments.poker pipeline --config configs/poker_small.py
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet as a whole.  SFT alone, stopped after 750 of its 1,000 steps: perplexity of 256 held-out
-           answers 1.24, accuracy of their tokens 0.919.
+Minutes:   69 beside two to four other jobs; not run alone.
+Expected:  one seed: SFT agrees with .828 of 7,243 held-out decisions (macro F1 .692; boosted trees .863, .787); over
+           10,000 hands a line it wins +561 +- 61 mbb a hand from a caller, -556 +- 451 from a random player; more than
+           that, in this order: reward model +1843 +- 832, +261 +- 483; PPO -249 +- 41, -302 +- 313; GRPO +20 +- 20,
+           +203 +- 215; self-play +18777 +- 680, +1981 +- 411.
 Own logs:  configs/poker_small.py:PATH  (PokerStars text or PHH; a folder, an archive or a file, such as Pluribus's)
 
 The reward model prefers what wins more chips when the hand is played on (pairs.by "values"); "random" is PokerGPT's

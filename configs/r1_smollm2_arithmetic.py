@@ -2,8 +2,10 @@
 
 Command:   python -m experiments.r1 --config configs/r1_smollm2_arithmetic.py
 Hardware:  2 CPU cores, 4 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   57 on one core, beside two to four other jobs.
+Expected:  one seed, greedy answers to 64 held-out problems after every stage (accuracy; answers in the form; words):
+           base 0.109, 0.00, 25.4; cold start 0.281, 0.94, 6.7; reasoning 0.281, 1.00, 7.1; rejection 0.281, 1.00, 6.6;
+           alignment 0.266, 1.00, 5.2.  The cold start brings the accuracy, the others form and brevity only.
 """
 
 from experiments.configdict import as_config
