@@ -2,8 +2,9 @@
 
 Command:   python -m experiments.dpo --config configs/dpo_arithmetic.py
 Hardware:  2 CPU cores, 4 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   13 for 25 of the 80 steps on one core, beside three other jobs.
+Expected:  one seed: after 20 steps 65.6% of 96 held-out pairs have the right sign, and the right answer is the likelier
+           one in 66.7% (50.0% before).
 """
 
 from experiments.configdict import as_config

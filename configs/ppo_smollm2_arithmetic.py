@@ -2,8 +2,9 @@
 
 Command:   python -m experiments.ppo --config configs/ppo_smollm2_arithmetic.py
 Hardware:  2 CPU cores.
-Minutes:   not measured yet.
-Expected:  not measured yet; the problems, samples and rewards are those of configs/grpo_smollm2_arithmetic.py.
+Minutes:   44 for 32 of the 40 steps on one core, beside two to four other jobs.
+Expected:  one seed: 33.3% of 96 held-out problems before, 72.9%, 68.8% and 78.1% after 10, 20 and 30 steps; problems,
+           samples and rewards are those of configs/grpo_smollm2_arithmetic.py.
 """
 
 from experiments.configdict import as_config
