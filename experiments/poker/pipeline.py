@@ -107,7 +107,7 @@ def stages(settings: PipelineExperiment) -> list[Stage]:
         stage("grpo", [settings.grpo, *learning, *asked], ADAPTER, _trained(GRPO, tuning.grpo), [SUMMARY]),
         stage(
             "self_play",
-            [settings.self_play, *learning, ask, settings.evaluate.shapes],
+            [settings.self_play, logs.game, *learning, ask, settings.evaluate.shapes],
             ADAPTER,
             _trained(SELF_PLAY, tuning.self_play),
             [SUMMARY],

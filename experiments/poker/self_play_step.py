@@ -107,7 +107,7 @@ def seatings(setup: SelfPlaySetup, me: Agent, others: Sequence[Agent], step: int
 
 
 def decisions(settings: SelfPlayExperiment, me: LanguageAgent, hands: Sequence[Played], step: int) -> list[Decision]:
-    """Decisions of the player who learns, those with something to decide, at most ``run.rows``, drawn from all."""
+    """Decisions of the player who learns, at most ``run.rows``, drawn from all of the hands."""
     every = [(played.hand, index) for played in hands for index in _own(played.hand)]
     order = np.random.default_rng([settings.seed, step, ROWS]).permutation(len(every))
     chosen = [every[at] for at in sorted(order[: settings.run.rows].tolist())]
