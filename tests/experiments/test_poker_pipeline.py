@@ -237,6 +237,20 @@ def test_a_policy_of_the_league_can_be_asked_for(made):
     assert np.abs(scores[2] - scores[1]).max() > 1e-3
 
 
+def test_omaha_from_own_logs(made, tmp_path):
+    """Four cards in logs, prompts, self-play and matches."""
+    few = tuple(name for name in STAGES if name not in ("pairs", "reward_model", "ppo", "grpo"))
+    logs = dataclasses.replace(made.logs, game="omaha")
+    alone = dataclasses.replace(made.self_play, start="sft")
+    settings = dataclasses.replace(made, workdir=str(tmp_path), stages=few, logs=logs, self_play=alone)
+    assert tuning.self_play(settings).table.game == "omaha"
+    pipeline.run_pipeline(settings)
+    shown = prompts_of(settings)
+    assert all(row["prompt"].startswith("PLO ") and len(read_compact(row["prompt"]).cards) == 4 for row in shown)
+    found = json.loads(below(settings, "evaluate/evaluate.json").read_text())
+    assert [match["game"] for match in found["matches"]] == ["Omaha", "Omaha"]
+
+
 def test_stages_that_are_left_out(made):
     def needed(**changes):
         return [(one.name, one.after) for one in pipeline.stages(dataclasses.replace(made, **changes))]
