@@ -158,6 +158,16 @@ def test_the_batch_is_what_the_policy_says_of_its_menus(source, tmp_path):
     assert float(other.alpha) == 0.5
 
 
+def test_what_is_told_of_the_hands(source, tmp_path):
+    """The player who learns sits in each seat in turn, so that chips can be looked up by the number of the hand."""
+    _, _, _, hands, chosen = asked(source, tmp_path, table=TableSettings(seats=3, hands=9, playouts=1))
+    found = self_play_step.told(hands, chosen, [np.array([0.0, 5.0, -2.0]), np.array([1.0, 2.0])])
+    won = [played.chips[number % 3] / 100 for number, played in enumerate(hands)]
+    assert any(won) and found["play/big_blinds"] == pytest.approx(np.mean(won))
+    assert found["play/decisions"] == sum(played.decisions[number % 3] for number, played in enumerate(hands))
+    assert (found["play/learned_from"], found["values/spread"]) == (4.0, 4.0)
+
+
 def test_an_update_moves_towards_what_wins(source, tmp_path):
     setup, me, _, _, chosen = asked(source, tmp_path)
     values = [np.where(np.arange(len(one.acts)) == 0, 30.0, 0.0) for one in chosen]
