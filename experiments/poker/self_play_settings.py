@@ -11,6 +11,7 @@ from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.errors import UserError
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.policy import Shapes
+from lqlm.poker.record import Game
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,7 @@ class SelfPlayExperiment(Experiment):
     run: SelfPlayRun = SelfPlayRun()
 
     @property
-    def game(self) -> typing.Any:
+    def game(self) -> Game:
         """What is played, as the table names it."""
         return GAMES_OF[self.table.game]
 
