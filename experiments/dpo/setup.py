@@ -16,7 +16,7 @@ from experiments.dpo.settings import DPOExperiment
 from experiments.keys import keys
 from experiments.mesh import compiled, compiled_update, rows_out
 from experiments.pairs.setup import PairSetup, begin, initial_state
-from experiments.settings import scheduled
+from experiments.settings import Experiment, scheduled
 from lqlm.algorithms.dpo import Sums, dpo_objective, pair_losses, sums_of
 from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.step import Metrics, TrainState, make_update
@@ -79,7 +79,7 @@ def build(settings: DPOExperiment) -> DPOSetup:
     )
 
 
-def make_scorer(settings: DPOExperiment, model: LoadedModel) -> Scorer:
+def make_scorer(settings: Experiment, model: LoadedModel) -> Scorer:
     """``(adapters, base, batch, dropout key or None) -> (logp_BGC, statistics)``; a prompt is computed once a pair."""
     run, dropout = settings.run, trained.has_dropout(settings.adapter)
 

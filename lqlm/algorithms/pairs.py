@@ -1,5 +1,7 @@
 """Pairs of completions of one prompt, one of them preferred: what a reward model and DPO learn from."""
 
+from typing import NamedTuple
+
 import chex
 import flax.struct
 import jax
@@ -35,6 +37,78 @@ def real_pairs(mask_BGC: Array) -> Array:
     [ True False]
     """
     return jnp.any(mask_BGC, axis=(-2, -1))
+
+
+class Places(NamedTuple):
+    """Of each of B groups K pairs of samples.
+
+    Attributes:
+      chosen_BK, rejected_BK: int32, places in the group.
+      real_BK: bool, whether the chosen sample is the better one; false where no two samples are left that differ.
+    """
+
+    chosen_BK: Array
+    rejected_BK: Array
+    real_BK: Array
+
+
+def best_against_worst(rewards_BG: Array, pairs: int) -> Places:
+    """The best sample of each group against its worst, the second best against the second worst, and so on.
+
+    On-policy pairs of preferences (online DPO, arXiv:2402.04792; of right and wrong answers, arXiv:2404.19733).  No
+    sample is in two pairs; samples of equal reward are no pair.
+
+    Args:
+      rewards_BG: finite; G samples of each prompt.
+      pairs: K, of each group; at most ``G / 2``.
+
+    Returns:
+      `Places`; the pairs of a group in the order of their lead, those that are none last.
+
+    >>> places = best_against_worst(jnp.array([[0.0, 3.0, 1.0, 3.0], [1.0, 1.0, 1.0, 1.0]]), 2)
+    >>> print(places.chosen_BK[0], places.rejected_BK[0])
+    [3 1] [0 2]
+    >>> print(places.real_BK)
+    [[ True  True]
+     [False False]]
+    """
+    chex.assert_rank(rewards_BG, 2)
+    if not 1 <= pairs <= rewards_BG.shape[1] // 2:
+        raise ValueError(f"pairs is {pairs}; a group of {rewards_BG.shape[1]} has 1 to {rewards_BG.shape[1] // 2}")
+    order_BG = jnp.argsort(rewards_BG, axis=-1, stable=True).astype(jnp.int32)
+    rejected, chosen = order_BG[:, :pairs], order_BG[:, ::-1][:, :pairs]
+    high, low = (jnp.take_along_axis(rewards_BG, places, axis=-1) for places in (chosen, rejected))
+    return Places(chosen, rejected, high > low)
+
+
+def pairs_of_groups(batch: PairBatch, rewards_BG: Array, pairs: int) -> PairBatch:
+    """From G samples of each of B prompts to ``B K`` pairs, by `best_against_worst`.
+
+    Args:
+      batch: of groups; its completions and their mask are [B, G, C], its margins are not looked at.
+      rewards_BG: finite.
+      pairs: K, of each group; at most ``G / 2``.
+
+    Returns:
+      The pairs, those of a group one after the other, with margins of 0.  A row without a pair has no completion
+      tokens, as `real_pairs` knows it.
+    """
+    chex.assert_equal_shape_prefix([batch.completions_BGC, batch.completion_mask_BGC, rewards_BG], 2)
+    places = best_against_worst(rewards_BG, pairs)
+    sides_BK2 = jnp.stack([places.chosen_BK, places.rejected_BK], axis=-1)
+    groups_B11 = jnp.arange(len(rewards_BG))[:, None, None]
+
+    def picked(x_BGC: Array) -> Array:
+        return x_BGC[groups_B11, sides_BK2].reshape(-1, 2, x_BGC.shape[-1])
+
+    real_N = places.real_BK.reshape(-1)
+    return PairBatch(
+        prompts_BP=jnp.repeat(batch.prompts_BP, pairs, axis=0),
+        prompt_mask_BP=jnp.repeat(batch.prompt_mask_BP, pairs, axis=0),
+        completions_BGC=picked(batch.completions_BGC),
+        completion_mask_BGC=picked(batch.completion_mask_BGC.astype(bool)) & real_N[:, None, None],
+        margin_B=jnp.zeros(real_N.shape, jnp.float32),
+    )
 
 
 def pair_weights(real_B: Array) -> Array:

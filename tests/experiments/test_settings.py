@@ -18,6 +18,7 @@ from experiments.export import ExportSettings
 from experiments.generate.settings import GenerateSettings
 from experiments.grpo import __main__ as grpo
 from experiments.grpo.settings import GRPOExperiment, RunSettings
+from experiments.online_dpo.settings import OnlineDPOExperiment
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
 from experiments.poker.pipeline_settings import PipelineExperiment
@@ -64,6 +65,7 @@ COMMANDS = {
     "compare": CompareExperiment,
     "reward_model": RewardModelExperiment,
     "dpo": DPOExperiment,
+    "online_dpo": OnlineDPOExperiment,
     "report": ReportSettings,
     "r1": R1Experiment,
     "poker": PipelineExperiment,

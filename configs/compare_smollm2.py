@@ -1,0 +1,26 @@
+"""GRPO, PPO, A2C and online DPO on SmolLM2-135M-Instruct in NF4: three seeds of each on one task, at equal rollouts.
+
+Command:   python -m experiments.compare --config configs/compare_smollm2.py
+Hardware:  2 CPU cores, 5 GiB of memory.
+Minutes:   not measured yet.
+Expected:  not measured yet.
+
+The runs are those of the four configs as they stand: 2,560 samples each of the same problems, with one learning rate.
+"""
+
+from experiments.compare.settings import CompareExperiment, VariantSettings
+from experiments.configdict import as_config
+
+
+def get_config():
+    """The settings; each can be overridden on the command line."""
+    return as_config(
+        CompareExperiment(
+            workdir="runs/compare_smollm2",
+            variants={
+                name: VariantSettings(f"configs/{name}_smollm2_arithmetic.py", name)
+                for name in ("grpo", "ppo", "online_dpo", "a2c")
+            },
+            title="Sums, differences and products of one-digit numbers, SmolLM2-135M-Instruct in NF4",
+        )
+    )

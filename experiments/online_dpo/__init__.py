@@ -1,0 +1,1 @@
+"""DPO on the policy's own samples: ``python -m experiments.online_dpo``."""
