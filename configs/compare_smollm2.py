@@ -5,7 +5,8 @@ Hardware:  2 CPU cores, 5 GiB of memory.
 Minutes:   not measured yet.
 Expected:  not measured yet.
 
-The runs are those of the four configs as they stand: 2,560 samples each of the same problems, with one learning rate.
+The runs are those of the four configs, with 20 of their 40 steps: 1,280 samples each of the same problems, and one
+learning rate for all.
 """
 
 from experiments.compare.settings import CompareExperiment, VariantSettings
@@ -21,6 +22,7 @@ def get_config():
                 name: VariantSettings(f"configs/{name}_smollm2_arithmetic.py", name)
                 for name in ("grpo", "ppo", "online_dpo", "a2c")
             },
+            overrides=("--config.run.steps=20", "--config.run.eval_every=5"),
             title="Sums, differences and products of one-digit numbers, SmolLM2-135M-Instruct in NF4",
         )
     )
