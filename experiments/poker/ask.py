@@ -97,11 +97,17 @@ class Scorer:
         Raises:
             UserError: when the model cannot hold so many.
         """
-        first, *others = [ANSWERS[self.ask.template](read_answer(answer)) for answer in answers]
-        tokens, answer = tokens_of(self.ask.record(prompt, first), self.tokenizer)
-        tails = [answer, *(self.tail(prompt, text) for text in others)]
+        tails = [self.tail(prompt, ANSWERS[self.ask.template](read_answer(answer))) for answer in answers]
+        tokens = self.head(prompt)
         check_context(len(tokens), max(map(len, tails)), self.limit, "a prompt of the table")
         return Question(tokens, tails)
+
+    def head(self, prompt: str) -> list[int]:
+        """The tokens before an answer; of a conversation its beginning, which need not be written with an answer."""
+        record = self.ask.record(prompt, "fold")
+        if not self.ask.chat:
+            return tokens_of(record, self.tokenizer)[0]
+        return self.tokenizer.encode_more(self.tokenizer.render(record["messages"][:-1], True))
 
     def tail(self, prompt: str, text: str) -> list[int]:
         """The tokens of an answer; they are the same after every prompt, since what stands between is the same."""

@@ -6,13 +6,14 @@ The same decision is told the same, in training and at the table: what is drawn 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import numpy as np
 
 from lqlm.errors import UserError
-from lqlm.poker.arena.showdowns import equity_against_one
+from lqlm.poker.arena.showdowns import equities_against_one
 from lqlm.poker.cards import CATEGORIES, best_category, hand_class, rank
 from lqlm.poker.draws import Draws, find_draws
 from lqlm.poker.record import ActKind, Game, Hand
@@ -90,7 +91,7 @@ def features_of(
     """
     found = find(tuple(cards), decision.board) if "draws" in names and _has_draws(hand, decision) else None
     return Features(
-        equity=equity(tuple(cards), decision.board) if "equity" in names else None,
+        equity=equity(cards, decision.board) if "equity" in names else None,
         pot_odds=pot_odds(Decimal(decision.legal.call), Decimal(decision.pot)) if "pot-odds" in names else None,
         outs=found.count if found else None,
         draws=found.names if found else (),
@@ -110,7 +111,7 @@ def find(cards: tuple[int, ...], board: tuple[int, ...]) -> Draws:
     return find_draws(cards, board)
 
 
-def equity(cards: tuple[int, ...], board: tuple[int, ...], samples: int = SAMPLES) -> int:
+def equity(cards: Sequence[int], board: Sequence[int], samples: int = SAMPLES) -> int:
     """Percent of a pot that cards win from one random hand; the same cards in any order give the same number.
 
     Args:
@@ -118,14 +119,49 @@ def equity(cards: tuple[int, ...], board: tuple[int, ...], samples: int = SAMPLE
         board: public cards.
         samples: random deals.
     """
-    return round(100 * _equity(tuple(sorted(cards)), tuple(sorted(board)), samples))
+    key = _key(cards, board, samples)
+    found = _KNOWN.get(key)
+    return round(100 * (_worked_out([key])[key] if found is None else found))
 
 
-@functools.lru_cache(maxsize=1 << 18)
-def _equity(cards: tuple[int, ...], board: tuple[int, ...], samples: int) -> float:
+def know_equities(asked: Iterable[tuple[Sequence[int], Sequence[int]]], samples: int = SAMPLES) -> None:
+    """Work out what :func:`equity` will be asked for, all at once: the same numbers in a fraction of the time.
+
+    Args:
+        asked: own hole cards and public cards, any number of them.
+        samples: random deals.
+    """
+    missing = [key for cards, board in asked if (key := _key(cards, board, samples)) not in _KNOWN]
+    _worked_out(list(dict.fromkeys(missing)))
+
+
+_Key = tuple[tuple[int, ...], tuple[int, ...], int]
+_KNOWN: dict[_Key, float] = {}
+_MOST_KNOWN = 1 << 18
+
+
+def _key(cards: Sequence[int], board: Sequence[int], samples: int) -> _Key:
+    return tuple(sorted(cards)), tuple(sorted(board)), samples
+
+
+def _worked_out(keys: Sequence[_Key]) -> dict[_Key, float]:
+    """Equities, which are remembered; hands of as many cards and as many deals are evaluated together."""
+    groups, found = defaultdict[tuple[int, int], list[_Key]](list), dict[_Key, float]()
+    for key in keys:
+        groups[len(key[0]), key[2]].append(key)
+    for (_, samples), group in groups.items():
+        holes, boards, _ = zip(*group)
+        found |= zip(group, equities_against_one(holes, boards, [_rng(key) for key in group], samples))
+    if len(_KNOWN) + len(found) > _MOST_KNOWN:
+        _KNOWN.clear()
+    _KNOWN.update(found)
+    return found
+
+
+def _rng(key: _Key) -> np.random.Generator:
     """The draws follow from a digest of the cards."""
-    digest = hashlib.blake2b(bytes(cards) + b"|" + bytes(board), digest_size=8).digest()
-    return equity_against_one(cards, board, np.random.default_rng(int.from_bytes(digest)), samples)
+    digest = hashlib.blake2b(bytes(key[0]) + b"|" + bytes(key[1]), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest))
 
 
 def pot_odds(to_call: Decimal, pot: Decimal) -> int:

@@ -8,9 +8,11 @@ import pytest
 
 from experiments.poker import evaluate, measure, models
 from experiments.poker.__main__ import dispatch
-from experiments.poker.ask import AskSettings
+from experiments.poker.ask import AskSettings, tokens_of
 from experiments.poker.measure import Line
+from experiments.poker.prompts import ANSWERS
 from lqlm.errors import UserError
+from lqlm.poker.answers import read_answer
 from lqlm.poker.arena.bots import BOTS
 from lqlm.poker.arena.match import mbb, play_match
 from lqlm.poker.arena.rules import Rules
@@ -82,9 +84,11 @@ def test_answers_that_are_tokenized_once_are_tokenized_as_in_training(model):
     """Whatever stands before them: prompts of the table, and words of any kind."""
     for chat in ("yes", "no"):
         opened = models.open_model(models.choice_of(f"x={model},chat={chat}"), 4)
-        answers = ("fold", "You should raise to 300.", "call", "all-in", "bet 6")
+        answers, tokenizer = ("fold", "You should raise to 300.", "call", "all-in", "bet 6"), opened.scorer.tokenizer
         for prompt in ("pot 3", "pot 4 ; fold call raise", "raise 300"):
             question = opened.scorer.question(prompt, answers)
+            trained = tokens_of(opened.scorer.ask.record(prompt, ANSWERS["compact"](read_answer("fold"))), tokenizer)
+            assert (question.prompt, question.answers[0]) == trained
             for i, answer in enumerate(answers):
                 alone = models.open_model(models.choice_of(f"x={model},chat={chat}"), 4) if i == 4 else opened
                 fresh = type(alone.scorer)(**{**vars(alone.scorer), "tails": {}})

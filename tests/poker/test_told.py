@@ -8,9 +8,11 @@ import pytest
 
 from experiments.poker.ask import AskSettings
 from lqlm.errors import UserError
+from lqlm.poker import told
 from lqlm.poker.arena.bots import RandomBot
 from lqlm.poker.arena.features import PUBLIC, Known, decision_table
 from lqlm.poker.arena.language import LanguageAgent
+from lqlm.poker.arena.lockstep import play_lockstep
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import deal, play_hand
 from lqlm.poker.cards import cards
@@ -43,6 +45,38 @@ def test_equity_depends_on_the_cards_alone():
     hole, board = cards("KsQs"), cards("Ad7c2s")
     assert equity(hole, board) == equity(hole[::-1], board[::-1])
     assert len({equity(hole, board, samples) for samples in (50, 60, 70, 80)}) > 1  # they are drawn
+
+
+def test_equities_that_are_worked_out_together_are_those_of_each_alone(monkeypatch):
+    """Of any number of public cards, some twice; afterwards nothing has to be worked out."""
+    alone = [("KsQs", ""), ("KsQs", "Ad7c2s"), ("AhAd", "Ad7c2s3h"[2:]), ("QsKs", ""), ("2h3h4h5h", "Ad7c2s")]
+    asked = [(cards(hole), cards(board)) for hole, board in alone]
+    monkeypatch.setattr(told, "_KNOWN", {})
+    each = [equity(*one, 70) for one in asked]
+    monkeypatch.setattr(told, "_KNOWN", {})
+    told.know_equities(asked, 70)
+    monkeypatch.setattr(told, "equities_against_one", None)
+    assert [equity(*one, 70) for one in asked] == each
+    told.know_equities([], 70)
+
+
+def test_what_is_kept_of_equities_is_bounded(monkeypatch):
+    monkeypatch.setattr(told, "_KNOWN", {})
+    monkeypatch.setattr(told, "_MOST_KNOWN", 2)
+    found = [equity(cards(hole), (), 50) for hole in ("KsQs", "7h2c", "AhAd", "KsQs")]
+    assert found[0] == found[3] and len(told._KNOWN) <= 2
+
+
+def test_an_agent_at_many_tables_works_out_equities_together(monkeypatch):
+    """One call for all tables, before the prompts are written."""
+    calls, real = [], told.equities_against_one
+    counted = lambda holes, *more: calls.append(len(holes)) or real(holes, *more)  # noqa: E731
+    monkeypatch.setattr(told, "_KNOWN", {})
+    monkeypatch.setattr(told, "equities_against_one", counted)
+    uniform = lambda prompts, answers: [np.zeros(len(each)) for each in answers]  # noqa: E731
+    agent = LanguageAgent(uniform, view=ViewConfig(features=("equity",)))
+    play_lockstep(Rules(), agent, [agent], 4, 0, samples=4)
+    assert calls[0] == 4 and len(calls) < sum(calls) / 2  # the first round: the cards of four deals, eight tables
 
 
 @pytest.mark.parametrize(

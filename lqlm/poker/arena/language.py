@@ -16,6 +16,7 @@ from lqlm.poker.profiles import Profile
 from lqlm.poker.prompts import write_prompt
 from lqlm.poker.record import Act, ActKind, HandError
 from lqlm.poker.state import State, ViewConfig, names_of, state_of, word_of
+from lqlm.poker.told import know_equities
 
 Score = Callable[[Sequence[str], Sequence[tuple[str, ...]]], Sequence[np.ndarray]]
 """Prompts and the answers to each -> for each prompt the log-probability of every answer, its tokens' sum."""
@@ -110,6 +111,8 @@ class LanguageAgent:
     def act_many(self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]) -> list[Mixed]:
         """The distributions of many tables from one call of the model; nothing is drawn from the generators."""
         menus = [self.menu(seen) for seen in observations]
+        if "equity" in self.view.features:
+            know_equities((seen.cards, seen.board) for seen in observations)
         prompts = [self.prompt(seen) for seen in observations]
         answers = [tuple(answer_of(seen, act) for act in acts) for seen, acts in zip(observations, menus)]
         scores = self.score(prompts, answers)
