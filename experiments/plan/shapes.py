@@ -13,8 +13,9 @@ from lqlm.errors import UserError
 from lqlm.io.gguf import read_gguf
 from lqlm.io.load import DEFAULT_MODEL, default_model_path
 from lqlm.io.safetensors import read_json
-from lqlm.models.config import ModelConfig, config_from_hf
+from lqlm.models.config import ModelConfig
 from lqlm.models.convert import layer_tensors, outer_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.quant.qtensor import QuantConfig, quantize
 from lqlm.types import PyTree
 

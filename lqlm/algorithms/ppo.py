@@ -11,19 +11,8 @@ import jax.numpy as jnp
 
 from lqlm import logprobs
 from lqlm.algorithms import policy
-from lqlm.algorithms.actor_critic import (
-    Outputs,
-    PPOBatch,
-    Score,
-    TextScore,
-    Weights,
-    actor_critic,
-    entropy_part,
-    policy_terms,
-    token_sum,
-    token_sums,
-    value_part,
-)
+from lqlm.algorithms.actor_critic import Outputs, PPOBatch, Score, TextScore, Weights, actor_critic
+from lqlm.algorithms.actor_critic_terms import entropy_part, policy_terms, token_sum, token_sums, value_part
 from lqlm.algorithms.step import Metrics, Objective
 from lqlm.errors import UserError
 from lqlm.types import Array

@@ -16,7 +16,8 @@ from lqlm.io.export import as_hf, check_dtype, entries, write_model
 from lqlm.io.packed import PackedWeights
 from lqlm.io.safetensors import SafeTensors
 from lqlm.io.tokenizer import Tokenizer
-from lqlm.models.config import ModelConfig, config_to_hf
+from lqlm.models.config import ModelConfig
+from lqlm.models.hf_config import config_to_hf
 from lqlm.quant.bnb import STATE, from_bnb, is_bnb_key, read_state, to_bnb
 from lqlm.quant.qtensor import QTensor, QuantConfig
 from lqlm.types import PyTree

@@ -15,8 +15,9 @@ from lqlm.errors import UserError
 from lqlm.io.disk import Content, write_directory
 from lqlm.io.safetensors import SINGLE, write_safetensors
 from lqlm.io.tokenizer import Tokenizer
-from lqlm.models.config import ModelConfig, config_to_hf
+from lqlm.models.config import ModelConfig
 from lqlm.models.convert import layer_tensors, outer_tensors, root_of
+from lqlm.models.hf_config import config_to_hf
 from lqlm.quant.mixed import MixedStack, dense
 from lqlm.quant.qtensor import QTensor
 from lqlm.types import Array, PyTree

@@ -13,7 +13,8 @@ from lqlm.errors import UserError
 from lqlm.io.disk import write_streamed
 from lqlm.io.export import TABLES, as_hf, entries
 from lqlm.io.gguf import BLOCK_NAMES, ROPE_FACTORS, TOP_NAMES
-from lqlm.io.tokenizer import Tokenizer, pre_tokenizer
+from lqlm.io.gguf_tokenizer import pre_tokenizer
+from lqlm.io.tokenizer import Tokenizer
 from lqlm.models.config import ModelConfig
 from lqlm.quant.qtensor import QTensor
 from lqlm.types import Array, PyTree

@@ -13,11 +13,13 @@ import numpy as np
 from lqlm.errors import UserError
 from lqlm.io.bnb_checkpoint import BnbWeights, open_bnb
 from lqlm.io.gguf import read_gguf
+from lqlm.io.gguf_tokenizer import tokenizer_from_gguf
 from lqlm.io.quantized import QuantizedWeights, open_quantized
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.io.tokenizer import Tokenizer, check_vocabulary, tokenizer_from_directory, tokenizer_from_gguf
-from lqlm.models.config import ModelConfig, config_from_hf
+from lqlm.io.tokenizer import Tokenizer, check_vocabulary, tokenizer_from_directory
+from lqlm.models.config import ModelConfig
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.quant.qtensor import QTensor, QuantConfig
 from lqlm.types import Array, PyTree
 

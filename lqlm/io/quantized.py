@@ -23,8 +23,9 @@ from lqlm.io.export import as_hf, check_dtype, entries, write_model
 from lqlm.io.packed import PackedWeights
 from lqlm.io.safetensors import SafeTensors
 from lqlm.io.tokenizer import Tokenizer
-from lqlm.models.config import ModelConfig, config_to_hf
+from lqlm.models.config import ModelConfig
 from lqlm.models.convert import layer_tensors, root_of
+from lqlm.models.hf_config import config_to_hf
 from lqlm.quant.budget import label
 from lqlm.quant.double import DoubleQuantized
 from lqlm.quant.qtensor import QTensor, QuantConfig, check_finite, quantize

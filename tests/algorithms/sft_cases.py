@@ -11,8 +11,8 @@ from lqlm.algorithms.sft import SFTBatch, dft_loss, nll_loss, sft_objective
 from lqlm.algorithms.step import init_state, make_update
 from lqlm.io.export import as_hf, entries
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.models.targets import target_scores
 from lqlm.tasks.instructions import Example
 from lqlm.tasks.packing import pack

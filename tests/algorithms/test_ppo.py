@@ -13,14 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lqlm.algorithms.a2c import A2CConfig, a2c_loss, a2c_objective
-from lqlm.algorithms.actor_critic import (
-    Outputs,
-    batch_weights,
-    clipped_value_error,
-    mean_metrics,
-    minibatch_rows,
-    take_rows,
-)
+from lqlm.algorithms.actor_critic import Outputs, batch_weights, mean_metrics, minibatch_rows, take_rows
+from lqlm.algorithms.actor_critic_terms import clipped_value_error
 from lqlm.algorithms.ppo import (
     PPOConfig,
     penalized_surrogate,

@@ -10,6 +10,7 @@ import optax
 import pytest
 from hypothesis import strategies as st
 
+from lqlm.algorithms import reward_losses as rl
 from lqlm.algorithms import reward_model as rm
 from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.step import init_state, make_update
@@ -24,8 +25,8 @@ def array(*values):
 
 @hypothesis.given(rewards, rewards)
 def test_exchanged_sides_are_the_other_probability(chosen, rejected):
-    one, other = (rm.bradley_terry(array(*pair), array(*pair[::-1])) for pair in ((chosen, rejected),) * 2)
-    first, second = (float(x) for x in rm.bradley_terry(array(chosen, rejected), array(rejected, chosen)))
+    one, other = (rl.bradley_terry(array(*pair), array(*pair[::-1])) for pair in ((chosen, rejected),) * 2)
+    first, second = (float(x) for x in rl.bradley_terry(array(chosen, rejected), array(rejected, chosen)))
     assert math.exp(-first) + math.exp(-second) == pytest.approx(1.0, abs=1e-5)
     np.testing.assert_array_equal(one, other)
     assert first - second == pytest.approx(rejected - chosen, rel=1e-4, abs=1e-4)
@@ -34,27 +35,27 @@ def test_exchanged_sides_are_the_other_probability(chosen, rejected):
 @hypothesis.given(rewards, rewards, st.floats(-5, 5, width=32))
 def test_only_centring_sees_a_common_shift(chosen, rejected, shift):
     c, r = array(chosen), array(rejected)
-    np.testing.assert_allclose(rm.bradley_terry(c + shift, r + shift), rm.bradley_terry(c, r), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(rm.margin_ranking(c + shift, r + shift), rm.margin_ranking(c, r), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rl.bradley_terry(c + shift, r + shift), rl.bradley_terry(c, r), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rl.margin_ranking(c + shift, r + shift), rl.margin_ranking(c, r), rtol=1e-4, atol=1e-4)
     moved = (chosen + rejected + 2 * shift) ** 2
-    np.testing.assert_allclose(rm.centring(c + shift, r + shift), moved, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(rl.centring(c + shift, r + shift), moved, rtol=1e-3, atol=1e-3)
 
 
 def test_by_hand():
-    np.testing.assert_allclose(rm.bradley_terry(array(2.0), array(1.0), array(1.0)), math.log(2), rtol=1e-6)
-    found = rm.margin_ranking(array(2.0, 2.0, 2.0), array(1.0, 1.0, 1.0), array(1.0, -1.0, 1.0), array(0.5, 0.5, 3.0))
+    np.testing.assert_allclose(rl.bradley_terry(array(2.0), array(1.0), array(1.0)), math.log(2), rtol=1e-6)
+    found = rl.margin_ranking(array(2.0, 2.0, 2.0), array(1.0, 1.0, 1.0), array(1.0, -1.0, 1.0), array(0.5, 0.5, 3.0))
     np.testing.assert_allclose(found, [0.0, 1.5, 2.0])
-    np.testing.assert_allclose(rm.classification(array(-1.0, 3.0), jnp.array([1, 0])), np.log1p(np.exp([1.0, 3.0])))
-    half = rm.classification(array(0.7), array(0.5))
+    np.testing.assert_allclose(rl.classification(array(-1.0, 3.0), jnp.array([1, 0])), np.log1p(np.exp([1.0, 3.0])))
+    half = rl.classification(array(0.7), array(0.5))
     np.testing.assert_allclose(half, -0.5 * np.log(0.25 - (1 / (1 + np.exp(-0.7)) - 0.5) ** 2), rtol=1e-5)
-    np.testing.assert_allclose(rm.regression(array(1.5), jnp.array([2])), [0.25])
-    assert np.isfinite(rm.bradley_terry(array(-1e4), array(1e4))).all()
+    np.testing.assert_allclose(rl.regression(array(1.5), jnp.array([2])), [0.25])
+    assert np.isfinite(rl.bradley_terry(array(-1e4), array(1e4))).all()
 
 
 @hypothesis.given(rewards, rewards)
 def test_margin_ranking_with_the_other_sign_is_that_of_exchanged_sides(first, second):
-    one = rm.margin_ranking(array(first), array(second), -1.0, 0.5)
-    np.testing.assert_array_equal(one, rm.margin_ranking(array(second), array(first), 1.0, 0.5))
+    one = rl.margin_ranking(array(first), array(second), -1.0, 0.5)
+    np.testing.assert_array_equal(one, rl.margin_ranking(array(second), array(first), 1.0, 0.5))
 
 
 def test_metrics_leave_out_what_is_no_pair():
@@ -136,7 +137,7 @@ def test_a_batch_without_a_pair_teaches_nothing():
     assert float(metrics["loss"]) == 0 and float(metrics["finite"]) == 1
 
 
-@pytest.mark.parametrize("loss", [rm.classification, rm.regression])
+@pytest.mark.parametrize("loss", [rl.classification, rl.regression])
 def test_single_texts(loss):
     mask = jnp.array([[True, True], [False, True], [False, False]])
     batch = rm.ScoredBatch(NUMBERS[:3].repeat(2, 1), mask, array(1.0, 0.0, 1.0))

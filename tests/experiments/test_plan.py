@@ -17,7 +17,7 @@ from experiments.sft.setup import build
 from experiments.sft.step import batch_of
 from lqlm.adapters.configs import FullConfig, Ia3Config, LoraConfig, PrefixConfig, PromptConfig
 from lqlm.errors import UserError
-from lqlm.models.config import config_to_hf
+from lqlm.models.hf_config import config_to_hf
 from lqlm.optim.chains import OptimConfig
 from lqlm.quant.qtensor import QuantConfig
 from lqlm.trees import tree_bytes

@@ -17,8 +17,8 @@ from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.load import DEFAULT_MODEL, load_model
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.models.score import completion_logprobs
 from lqlm.models.transformer import forward, logits
 from lqlm.quant.qtensor import QuantConfig

@@ -12,8 +12,9 @@ import safetensors.numpy
 from lqlm.adapters.configs import LINEARS, AdapterConfig, Ia3Config, LoraConfig, PrefixConfig, PromptConfig
 from lqlm.adapters.init import init_adapters
 from lqlm.adapters.lora import Lora
-from lqlm.models.config import ModelConfig, config_from_hf
+from lqlm.models.config import ModelConfig
 from lqlm.models.convert import from_hf_tensors, layer_tensors
+from lqlm.models.hf_config import config_from_hf
 
 WEIGHTS = "adapter_model.safetensors"
 SOME = ("q_proj", "v_proj", "down_proj")

@@ -14,7 +14,8 @@ from lqlm.errors import UserError
 from lqlm.io import disk
 from lqlm.io.export import save_hf
 from lqlm.io.load import load_model
-from lqlm.models.config import FAMILIES, ModelConfig, RopeScaling, config_from_hf, config_to_hf
+from lqlm.models.config import FAMILIES, ModelConfig, RopeScaling
+from lqlm.models.hf_config import config_from_hf, config_to_hf
 from lqlm.quant import QuantConfig
 from lqlm.quant.mixed import dense
 from tests.tiny import tiny_base, tiny_config

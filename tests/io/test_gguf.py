@@ -11,7 +11,8 @@ from lqlm.errors import UserError
 from lqlm.io.gguf import read_gguf
 from lqlm.io.load import default_model_path
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.models.config import RopeScaling, config_from_hf
+from lqlm.models.config import RopeScaling
+from lqlm.models.hf_config import config_from_hf
 
 GOLDENS = pathlib.Path(__file__).parent.parent / "goldens" / "transformers"
 NAMES = {

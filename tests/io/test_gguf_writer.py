@@ -110,7 +110,7 @@ def test_tokens_are_filled_up_to_the_models_rows(tmp_path):
 
 @pytest.mark.parametrize("rule", ["smollm", "qwen2", "llama-bpe", "gpt-2"])
 def test_splitting_rules_are_recognized(tmp_path, rule):
-    from lqlm.io.tokenizer import pre_tokenizer
+    from lqlm.io.gguf_tokenizer import pre_tokenizer
 
     made = tiny_tokenizer()
     made.inner.backend_tokenizer.pre_tokenizer = pre_tokenizer(rule)

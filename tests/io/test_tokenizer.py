@@ -10,9 +10,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from lqlm.errors import UserError
 from lqlm.io.gguf import read_gguf
+from lqlm.io.gguf_tokenizer import tokenizer_from_gguf
 from lqlm.io.load import default_model_path
-from lqlm.io.tokenizer import check_vocabulary, tokenizer_from_directory, tokenizer_from_gguf
-from lqlm.models.config import config_from_hf
+from lqlm.io.tokenizer import check_vocabulary, tokenizer_from_directory
+from lqlm.models.hf_config import config_from_hf
 
 TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from lqlm.errors import UserError
-from lqlm.models.config import RopeScaling, config_from_hf
+from lqlm.models.config import RopeScaling
+from lqlm.models.hf_config import config_from_hf
 
 LLAMA = {
     "model_type": "llama",

@@ -4,8 +4,8 @@ import pytest
 
 from lqlm.adapters.configs import LINEARS
 from lqlm.errors import UserError
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors, layer_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.quant.qtensor import QTensor, QuantConfig, dequantize, quantize
 
 CONFIG = {

@@ -13,7 +13,7 @@ from lqlm.generation.decode import generate
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.peft import load_peft, save_peft
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.models.config import config_from_hf
+from lqlm.models.hf_config import config_from_hf
 from lqlm.models.score import completion_logprobs
 from lqlm.models.transformer import forward, logits
 from lqlm.quant.qtensor import QTensor, QuantConfig

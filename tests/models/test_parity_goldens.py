@@ -10,8 +10,8 @@ import pytest
 
 from lqlm.io.load import DEFAULT_MODEL, load_model
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.models.transformer import forward, logits
 
 TINY = ("llama", "llama_untied", "llama_bias", "qwen2", "qwen3", "mistral", "opt")

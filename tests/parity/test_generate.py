@@ -22,8 +22,8 @@ from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig, add_seen, kept_logits, start_seen
 from lqlm.io.load import DEFAULT_MODEL, default_model_path, load_model
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 
 GOLDENS = pathlib.Path(__file__).parent.parent / "goldens"
 installed = pytest.mark.skipif(

@@ -13,8 +13,8 @@ from lqlm.adapters.init import init_adapters
 from lqlm.io.export import save_hf
 from lqlm.io.peft import load_peft, save_peft
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.models.transformer import forward, logits
 
 torch = pytest.importorskip("torch")

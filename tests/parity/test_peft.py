@@ -14,8 +14,8 @@ import pytest
 from lqlm.adapters.configs import Ia3Config, LoraConfig, PrefixConfig, PromptConfig
 from lqlm.adapters.init import init_adapters
 from lqlm.io.peft import load_peft, save_peft
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.models.transformer import forward, logits
 from tests.io.peft_cases import CASES, model_config, random_adapters
 

@@ -12,9 +12,9 @@ import pytest
 
 from lqlm.adapters.configs import Ia3Config, LoraConfig
 from lqlm.io.reward_model import load_reward_model, save_reward_model
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
 from lqlm.models.heads import completion_scores, sequence_scores
+from lqlm.models.hf_config import config_from_hf
 from tests.io.peft_cases import random_adapters
 
 # The peers warn at import and at use about their own deprecations, and of a head that is not in the base: it is in the

@@ -12,11 +12,11 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from lqlm.io.gguf import read_gguf
+from lqlm.io.gguf_tokenizer import tokenizer_from_gguf
 from lqlm.io.load import default_model_path
 from lqlm.io.safetensors import open_safetensors, read_json
-from lqlm.io.tokenizer import tokenizer_from_gguf
-from lqlm.models.config import config_from_hf
 from lqlm.models.convert import from_hf_tensors
+from lqlm.models.hf_config import config_from_hf
 from lqlm.models.transformer import forward, logits
 
 GOLDENS = pathlib.Path(__file__).parent.parent / "goldens"
@@ -99,7 +99,7 @@ def test_splitting_rules_are_those_of_transformers():
     from transformers.convert_slow_tokenizer import TikTokenConverter
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-    from lqlm.io.tokenizer import _SPLITS
+    from lqlm.io.gguf_tokenizer import _SPLITS
 
     llama3 = inspect.signature(TikTokenConverter.__init__).parameters["pattern"].default
     assert _SPLITS["qwen2"] == PRETOKENIZE_REGEX
