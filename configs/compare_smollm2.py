@@ -1,11 +1,11 @@
-"""GRPO, PPO, A2C and online DPO on SmolLM2-135M-Instruct in NF4: three seeds of each on one task, at equal rollouts.
+"""GRPO, PPO and online DPO on SmolLM2-135M-Instruct in NF4: three seeds of each on one task, at equal rollouts.
 
 Command:   python -m experiments.compare --config configs/compare_smollm2.py
 Hardware:  2 CPU cores, 5 GiB of memory.
 Minutes:   not measured yet.
 Expected:  not measured yet.
 
-The runs are those of the four configs, with 20 of their 40 steps: 1,280 samples each of the same problems, and one
+The runs are those of the three configs, with 20 of their 40 steps: 1,280 samples each of the same problems, and one
 learning rate for all.
 """
 
@@ -20,7 +20,7 @@ def get_config():
             workdir="runs/compare_smollm2",
             variants={
                 name: VariantSettings(f"configs/{name}_smollm2_arithmetic.py", name)
-                for name in ("grpo", "ppo", "online_dpo", "a2c")
+                for name in ("grpo", "ppo", "online_dpo")
             },
             overrides=("--config.run.steps=20", "--config.run.eval_every=5"),
             title="Sums, differences and products of one-digit numbers, SmolLM2-135M-Instruct in NF4",
