@@ -15,6 +15,8 @@ import optax
 import pytest
 
 from experiments.grpo import step as grpo_step
+from experiments.online_dpo import step as online_step
+from experiments.ppo import step as ppo_step
 from experiments.rollouts import sample
 from lqlm.algorithms.grpo import GRPOBatch, GRPOConfig, grpo_objective
 from lqlm.algorithms.step import init_state, make_update
@@ -119,6 +121,30 @@ def test_no_two_rollouts_share_a_key(monkeypatch):
             with pytest.raises(Stop):
                 grpo_step.one_step(run, types.SimpleNamespace(adapters=None), step)
     assert len({tuple(key) for key in seen}) == len(seen) == 30
+
+
+@pytest.mark.parametrize("module", [ppo_step, online_step], ids=["ppo and a2c", "online_dpo"])
+def test_rollouts_of_other_algorithms_do_not_either(module, monkeypatch):
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def rollout(run, adapters, items, key):
+        seen.append(jax.random.key_data(key).tolist())
+        raise Stop
+
+    monkeypatch.setattr(module, "batch_at", lambda *_: [])
+    monkeypatch.setattr(module, "rollout", rollout)
+    for seed in range(3):
+        settings = types.SimpleNamespace(seed=seed, run=types.SimpleNamespace(prompts=4))
+        setup = types.SimpleNamespace(settings=settings, task=types.SimpleNamespace(train=[]))
+        for step in range(5):
+            with pytest.raises(Stop):
+                module.one_step(
+                    types.SimpleNamespace(setup=setup), types.SimpleNamespace(adapters={"policy": None}), step
+                )
+    assert len({tuple(key) for key in seen}) == len(seen) == 15
 
 
 def test_the_head_sees_completions_only(monkeypatch):
