@@ -58,6 +58,9 @@ class Batch(NamedTuple):
     answer_mask_BGC: np.ndarray
 
 
+FEWEST_ROWS = 8
+"""Batches of fewer rows are not worth a program of their own."""
+
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Array]
 """The four arrays of a :class:`Batch` -> float32 ``[B, G]``, log-probabilities of whole answers."""
 
@@ -150,6 +153,16 @@ def _fill(row: np.ndarray, mask: np.ndarray, place: slice, tokens: Sequence[int]
     row[place], mask[place] = tokens, True
 
 
+def rows_for(questions: int, rows: int) -> int:
+    """Rows of a batch: a quarter where that holds the questions and is worth a program of its own, else all.
+
+    >>> rows_for(16, 64), rows_for(17, 64), rows_for(1, 16)
+    (16, 64, 16)
+    """
+    few = rows // 4
+    return few if questions <= few and few >= FEWEST_ROWS else rows
+
+
 def score_questions(score: Score, questions: Sequence[Question], shapes: Shapes, pad_id: int) -> list[np.ndarray]:
     """The log-probability of every answer to every question, so many questions at once.
 
@@ -168,7 +181,8 @@ def score_questions(score: Score, questions: Sequence[Question], shapes: Shapes,
     found: list[np.ndarray] = [np.empty(0)] * len(questions)
     for start in range(0, len(order), shapes.rows):
         part = order[start : start + shapes.rows]
-        scores = np.asarray(score(*pad_questions([questions[i] for i in part], shapes, pad_id)), np.float64)
+        sizes = dataclasses.replace(shapes, rows=rows_for(len(part), shapes.rows))
+        scores = np.asarray(score(*pad_questions([questions[i] for i in part], sizes, pad_id)), np.float64)
         for row, i in enumerate(part):
             found[i] = scores[row, : len(questions[i].answers)]
     return found

@@ -73,6 +73,22 @@ def test_answers_in_another_order_have_the_same_scores():
         np.testing.assert_allclose(got[::-1], want, atol=5e-5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "questions", "batches"),
+    [(32, 8, [8]), (32, 9, [32]), (32, 33, [32, 8]), (32, 41, [32, 32]), (28, 3, [28])],
+)
+def test_a_last_batch_of_few_questions_has_few_rows(rows, questions, batches):
+    seen = []
+
+    def count(prompts, mask, answers, answer_mask):
+        seen.append(len(prompts))
+        return np.broadcast_to(prompts[:, -1:], answers.shape[:2])
+
+    asked = [Question([number], [[1]]) for number in range(questions)]
+    found = score_questions(count, asked, Shapes(rows, prompt=8, answers=1, tokens=1), 0)
+    assert [int(one[0]) for one in found] == list(range(questions)) and seen == batches
+
+
 def test_the_second_batch_compiles_nothing():
     first, second = QUESTIONS[:1], [Question([1, 2], [[3], [4, 5]]), Question([6] * 7, [[7, 8, 9, 1]] * 4)]
     score_questions(score, first, SHAPES, 0)
