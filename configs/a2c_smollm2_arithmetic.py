@@ -2,8 +2,9 @@
 
 Command:   python -m experiments.a2c --config configs/a2c_smollm2_arithmetic.py
 Hardware:  2 CPU cores.
-Minutes:   not measured yet.
-Expected:  not measured yet; the problems, samples and rewards are those of configs/grpo_smollm2_arithmetic.py.
+Minutes:   6 for 20 steps (16 seconds a step), on two cores of an AMD EPYC with some other work beside it.
+Expected:  33.3% of 96 held-out problems before; with --config.run.steps=20 57.3% after (seed 0).  The problems, samples
+           and rewards are those of configs/grpo_smollm2_arithmetic.py.
 """
 
 from experiments.a2c.settings import A2CExperiment

@@ -2,8 +2,9 @@
 
 Command:   python -m experiments.compare --config configs/compare_smollm2.py
 Hardware:  2 CPU cores, 5 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   56 on two cores of an AMD EPYC.
+Expected:  greedy held-out accuracy 33.3% before; after 1,280 samples 69.1% +- 5.4 (ppo, two updates a rollout), 64.9%
+           +- 1.5 (grpo), 58.0% +- 8.3 (online_dpo; 95% intervals over the seeds); 526, 206 and 204 seconds of work.
 
 The runs are those of the three configs, with 20 of their 40 steps: 1,280 samples each of the same problems, and one
 learning rate for all.

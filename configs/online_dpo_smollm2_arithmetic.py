@@ -2,8 +2,9 @@
 
 Command:   python -m experiments.online_dpo --config configs/online_dpo_smollm2_arithmetic.py
 Hardware:  2 CPU cores, 4 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet; the problems, samples and rewards are those of configs/grpo_smollm2_arithmetic.py.
+Minutes:   5 for 20 steps (10 seconds a step), on two cores of an AMD EPYC.
+Expected:  33.3% of 96 held-out problems before; with --config.run.steps=20 54.2%, 60.4% and 59.4% after (seeds 0, 1,
+           2).  The problems, samples and rewards are those of configs/grpo_smollm2_arithmetic.py.
 """
 
 from experiments.configdict import as_config
