@@ -44,13 +44,18 @@ def variant(name: str, *overrides: str) -> VariantSettings:
 
 
 ALGORITHMS = {
-    **{name: variant(name) for name in ("grpo", "grpo_kl", "drgrpo", "gspo", "cispo", "rloo", "dapo_static")},
+    **{name: variant(name) for name in ("grpo", "grpo_kl", "iterative", "drgrpo", "gspo", "cispo", "bnpo", "rloo")},
+    "dapo_static": variant("dapo_static"),
     "dapo": variant("dapo", *SAMPLES_AGAIN),
     "ppo": VariantSettings("configs/ppo_smollm2_arithmetic.py", "ppo", TASK),
     "a2c": VariantSettings("configs/a2c_smollm2_arithmetic.py", "a2c", TASK),
+    "online_dpo": VariantSettings("configs/online_dpo_smollm2_arithmetic.py", "online_dpo", TASK),
 }
 REMEDIES = {
-    **{name: variant(name) for name in ("grpo", "mixed", "anchored", "ngrpo", "avspo", "mapo", "zvp", "sft_mix")},
+    **{
+        name: variant(name)
+        for name in ("grpo", "mixed", "anchored", "ngrpo", "avspo", "mapo", "zvp", "sft_mix", "luffy")
+    },
     "growing": variant("growing", *SAMPLES_AGAIN),
     "dynamic": variant("dynamic", *SAMPLES_AGAIN),
 }
