@@ -54,9 +54,7 @@ def build(settings: DPOExperiment) -> DPOSetup:
     begun = begin(settings, keys(settings.seed)[0])
     state, scorer = initial_state(begun, begun.adapters, optimizer), make_scorer(settings, begun.model)
     update = make_update(dpo_objective(scorer, settings.dpo), optimizer, micro_batches=settings.run.micro_batches)
-
-    def reference(base: PyTree, batch: PairBatch) -> Array:
-        return scorer(None, base, batch, None)[0]
+    reference = make_reference(scorer)
 
     def sums(base: PyTree, adapters: PyTree, batch: PairBatch) -> Sums:
         (logp, seen), cfg = scorer(adapters, base, batch, None), settings.dpo
@@ -98,6 +96,15 @@ def make_scorer(settings: Experiment, model: LoadedModel) -> Scorer:
         )
 
     return score
+
+
+def make_reference(scorer: Scorer) -> Callable[[PyTree, PairBatch], Array]:
+    """``(base, batch) -> ref_logp_BGC``, of the base without adapters."""
+
+    def reference(base: PyTree, batch: PairBatch) -> Array:
+        return scorer(None, base, batch, None)[0]
+
+    return reference
 
 
 def make_judge(settings: DPOExperiment) -> Callable[[Sums], Metrics]:

@@ -5,10 +5,9 @@ import functools
 from collections.abc import Callable
 
 import jax
-from jax.sharding import Mesh
 
 from experiments import trained
-from experiments.dpo.setup import make_scorer
+from experiments.dpo.setup import make_reference, make_scorer
 from experiments.keys import keys
 from experiments.mesh import beside, check_rows, compiled, compiled_update, laid_out, make_mesh, rows_out
 from experiments.online_dpo.settings import OnlineDPOExperiment
@@ -64,18 +63,9 @@ def build(settings: OnlineDPOExperiment) -> OnlineDPOSetup:
         sampling=build_sampling(settings, model, settings.run.group, mesh),
         functions=Functions(
             jax.jit(functools.partial(pairs_of_groups, pairs=settings.run.pairs)),
-            make_reference(scorer, mesh, settings.run.prompts * settings.run.pairs),
+            compiled(make_reference(scorer), mesh, rows_out(settings.run.prompts * settings.run.pairs)),
             compiled_update(update, mesh, state, model.config),
         ),
         mesh=mesh,
         state=state,
     )
-
-
-def make_reference(scorer: Callable, mesh: Mesh | None, rows: int) -> Callable[[PyTree, PairBatch], Array]:
-    """``(base, batch of so many pairs) -> ref_logp_BGC``, of the base without adapters; compiled."""
-
-    def reference(base: PyTree, batch: PairBatch) -> Array:
-        return scorer(None, base, batch, None)[0]
-
-    return compiled(reference, mesh, rows_out(rows))
