@@ -3,14 +3,14 @@
 Command:   python -m experiments.compare --config configs/compare_tiny.py
 Remedies:  python -m experiments.compare --config configs/compare_tiny.py:remedies
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   47 on one core (95 seconds a run, before other jobs came); 116 as it went on beside them.
-Expected:  greedy held-out accuracy 21% before; after 38,400 rollouts 27% (dapo) to 40% (ppo), remedies 27% to 34%, with
-           intervals that overlap: at three seeds no method is told from plain GRPO (33%, in groups of four 32%) but
-           A2C (+3 points, 95% interval +-2, one of 18 comparisons).
+Minutes:   70 of one core (60 to 220 seconds of work a run).
+Expected:  greedy held-out accuracy 21% before; after 38,400 rollouts 27% (dapo) to 35% (a2c), remedies 27% to 34%, with
+           intervals that overlap: at three seeds no method is told from plain GRPO (32%), but for what one of so many
+           comparisons is by chance.
 
 The runs are those of configs/grpo_variants.py, PPO and A2C have the same model, task, rate and samples a step.  The
 remedies are compared in groups of 4, where more groups are all equal.  Variants that sample again draw about two
-rollouts a step, and get about half of the steps.  DPO has no part in it: it draws no samples.
+rollouts a step, and get about half of the steps.  Of DPO it is the online one that takes part.
 """
 
 from experiments.compare.settings import CompareExperiment, VariantSettings
