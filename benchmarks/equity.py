@@ -36,8 +36,9 @@ import numpy as np
 
 from benchmarks.memory import print_table
 from lqlm.poker.cards import DECK, cards
-from lqlm.poker.equity import MonteCarloConfig, exact_equity, monte_carlo_equity
+from lqlm.poker.equity import exact_equity
 from lqlm.poker.evaluator import strength
+from lqlm.poker.monte_carlo import MonteCarloConfig, monte_carlo_equity
 from lqlm.poker.omaha import omaha_strength
 from lqlm.poker.ranges import parse_range
 

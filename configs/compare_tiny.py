@@ -2,15 +2,16 @@
 
 Command:   python -m experiments.compare --config configs/compare_tiny.py
 Remedies:  python -m experiments.compare --config configs/compare_tiny.py:remedies
+Steps:     python -m experiments.compare --config configs/compare_tiny.py:steps   (process supervision)
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   70 of one core (60 to 220 seconds of work a run).
-Expected:  greedy held-out accuracy 21% before; after 38,400 rollouts 27% (dapo) to 35% (a2c), remedies 27% to 34%, with
-           intervals that overlap: at three seeds no method is told from plain GRPO (32%), but for what one of so many
-           comparisons is by chance.
+Minutes:   not measured yet.
+Expected:  not measured yet.
 
-The runs are those of configs/grpo_variants.py, PPO and A2C have the same model, task, rate and samples a step.  The
-remedies are compared in groups of 4, where more groups are all equal.  Variants that sample again draw about two
-rollouts a step, and get about half of the steps.  Of DPO it is the online one that takes part.
+The runs are those of configs/grpo_variants.py, with two updates on each rollout, as PPO's two epochs: with one, every
+ratio is 1, so that GSPO is GRPO, CISPO a mean over tokens, and nothing is ever clipped.  PPO, A2C and online DPO have
+the same model, task, rate and samples a step.  The remedies are compared in groups of 4, where more groups are all
+equal.  Variants that sample again draw about two rollouts a step, and get about half of the steps.  Of DPO it is the
+online one that takes part.
 """
 
 from experiments.compare.settings import CompareExperiment, VariantSettings
@@ -36,11 +37,19 @@ TASK = (
 )
 SAMPLES_AGAIN = ("--config.run.steps=160",)
 GROUPS_OF_4 = ("--config.run.group=4", "--config.run.prompts=32")
+STEP_BY_STEP = (
+    "--config.model.source=runs/pretrain_arithmetic_steps/model",
+    "--config.task.operands=0,9",
+    "--config.task.terms=3,4",
+    "--config.task.train=1280",
+    "--config.task.template=Work out {expression}.",
+    "--config.sampling.max_new_tokens=32",
+)
 
 
 def variant(name: str, *overrides: str) -> VariantSettings:
-    """A line of configs/grpo_variants.py."""
-    return VariantSettings(f"configs/grpo_variants.py:{name}", overrides=overrides)
+    """A line of configs/grpo_variants.py, with two updates on each rollout."""
+    return VariantSettings(f"configs/grpo_variants.py:{name}", overrides=("--config.run.updates=2", *overrides))
 
 
 ALGORITHMS = {
@@ -60,17 +69,30 @@ REMEDIES = {
     "dynamic": variant("dynamic", *SAMPLES_AGAIN),
 }
 
+STEPS = {
+    "grpo": variant("grpo"),
+    "process": variant("process"),
+    "process_outcome": variant("process", "--config.advantage.outcome=1.0"),
+}
+# Name -> variants, what all of them get, the model that comes first, and what the picture says of the task.
+COMPARISONS = {
+    "algorithms": (ALGORITHMS, (), "answers", "Sums and differences of two numbers up to 19"),
+    "remedies": (REMEDIES, GROUPS_OF_4, "answers", "Sums and differences of two numbers up to 19"),
+    "steps": (STEPS, STEP_BY_STEP, "steps", "Sums and differences of three or four numbers, step by step"),
+}
+
 
 def get_config(which: str = "algorithms"):
-    """The settings: ``algorithms`` or ``remedies``."""
-    if which not in ("algorithms", "remedies"):
-        raise UserError(f"there is no comparison {which!r}; choose algorithms or remedies")
+    """The settings: ``algorithms``, ``remedies`` or ``steps``."""
+    if which not in COMPARISONS:
+        raise UserError(f"there is no comparison {which!r}; choose {', '.join(COMPARISONS)}")
+    variants, overrides, pretrained, task = COMPARISONS[which]
     return as_config(
         CompareExperiment(
             workdir=f"runs/compare_{which}",
-            variants=ALGORITHMS if which == "algorithms" else REMEDIES,
-            overrides=() if which == "algorithms" else GROUPS_OF_4,
-            prepare={"pretrain": VariantSettings("configs/pretrain_arithmetic.py", "sft")},
-            title=f"Sums and differences up to 19, a model of 0.8 million parameters: {which}",
+            variants=variants,
+            overrides=overrides,
+            prepare={"pretrain": VariantSettings(f"configs/pretrain_arithmetic.py:{pretrained}", "sft")},
+            title=f"{task}, a model of 0.8 million parameters: {which}",
         )
     )

@@ -50,7 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "dapo": {
         "grpo": DAPO,
-        "resampling": Dynamic(2),
+        "resampling": Dynamic(2, component="correct"),
         "run": {"mask_truncated_completions": True},
         "rewards": {"overlong": OVERLONG},
     },
@@ -63,7 +63,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "grpo": GRPOConfig(beta=0.05, kl="k1", kl_place="reward", surrogate=SummedClip()),
         "advantage": kinds.LeaveOneOut(),
     },
-    "bnpo": {"grpo": GRPOConfig(beta=0.0, reduction="micro_batch"), "run": {"micro_batches": 2}},
+    "bnpo": {"grpo": GRPOConfig(beta=0.0, reduction="token"), "advantage": kinds.Bnpo()},
+    "bnpo_trl": {"grpo": GRPOConfig(beta=0.0, reduction="micro_batch"), "run": {"micro_batches": 2}},
     "high_entropy": {"grpo": dataclasses.replace(DAPO, top_entropy_quantile=0.2)},
     "batch": {"advantage": kinds.BatchAdvantage()},
     "gdpo": {"advantage": kinds.Decoupled(), "rewards": {"overlong": OVERLONG}},

@@ -2,16 +2,20 @@
 
 import dataclasses
 import textwrap
+import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
 from experiments import best, hosts
 from experiments.run import Run, usage
+from experiments.settings import scheduled
 from lqlm.algorithms.step import TrainState
 from lqlm.errors import UserError
 from lqlm.io.monitor import Phase
+from lqlm.optim.chains import make_schedule
 from lqlm.sharding import whole
 
 
@@ -26,8 +30,10 @@ def train(run: Run) -> TrainState:
                 say(f"step {step}: no better since step {best.best_step(run)}; stopped")
                 break
             run.counter.mark()
+            started = time.perf_counter()
             state, metrics = run.algorithm.one_step(run, state, step)
             done = step + 1
+            metrics |= {"step_time": time.perf_counter() - started, "learning_rate": learning_rate(run, done)}
             if done == settings.steps or (settings.eval_every and done % settings.eval_every == 0):
                 metrics |= evaluate(run, state, done)
                 say(_news(run, done, metrics))
@@ -40,6 +46,13 @@ def train(run: Run) -> TrainState:
                 save(run, done, state)
             run.compiled_late += run.counter.since_mark if step > first else 0
     return best.restored(run, state)
+
+
+def learning_rate(run: Run, done: int) -> float:
+    """That of the last update of so many steps."""
+    settings = run.setup.settings
+    each = getattr(settings.run, "updates", 1)
+    return float(make_schedule(scheduled(settings, settings.run.steps * each))(jnp.int32(done * each - 1)))
 
 
 def say(text: str) -> None:

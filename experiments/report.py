@@ -10,20 +10,27 @@ script.
 """
 
 import dataclasses
+import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from experiments import command
+from experiments.a2c.algorithm import A2C
+from experiments.algorithm import Algorithm
 from experiments.configdict import from_config
+from experiments.dpo.algorithm import DPO
 from experiments.grpo.algorithm import GRPO
+from experiments.online_dpo.algorithm import ONLINE_DPO
+from experiments.ppo.algorithm import PPO
+from experiments.reward_model.algorithm import REWARD_MODEL
 from experiments.sft.algorithm import SFT
 from experiments.workdir import Workdir
 from lqlm.errors import UserError
-from lqlm.io.curves import Panel
 from lqlm.io.report.page import write_report
 
 DEFAULT = "configs/report.py"
-ALGORITHMS = (GRPO, SFT)
+ALGORITHMS = (GRPO, SFT, REWARD_MODEL, PPO, A2C, DPO, ONLINE_DPO)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +51,9 @@ class ReportSettings:
             raise UserError("run is empty; name the workdir of a run")
 
 
-def panels() -> tuple[Panel, ...]:
-    """Those of all algorithms; a run has the metrics of some."""
-    return tuple({panel.title: panel for algorithm in ALGORITHMS for panel in algorithm.panels}.values())
+def algorithm_of(config: Mapping[str, Any]) -> Algorithm:
+    """Whose run it is: the algorithm whose settings have the sections of a ``config.json``, or nearly so."""
+    return min(ALGORITHMS, key=lambda one: len({f.name for f in dataclasses.fields(one.settings)} ^ config.keys()))
 
 
 def main(config: Any) -> None:
@@ -54,7 +61,8 @@ def main(config: Any) -> None:
     settings = from_config(ReportSettings, config)
     workdir = Workdir(pathlib.Path(settings.run))
     out = settings.out or workdir.report
-    write_report(workdir.path, out, panels())
+    config = json.loads(workdir.config.read_text()) if workdir.config.exists() else {}
+    write_report(workdir.path, out, algorithm_of(config).panels)
     print(out)
 
 

@@ -5,43 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import flax.struct
 import jax.numpy as jnp
 
-from lqlm.algorithms import advantages, remedies
+from experiments.grpo.kinds import Context, Kind
+from experiments.grpo.remedies import Anchored, Avspo, Mapo, Mixed, Ngrpo, Zvp
+from lqlm.algorithms import advantages
 from lqlm.errors import UserError
 from lqlm.types import Array
-
-
-@flax.struct.dataclass
-class Context:
-    """What advantages are computed from."""
-
-    rewards_BG: Array  # float32, the weighted sum, less the divergence where it acts in the reward
-    components_KBG: Array  # float32, before weighting
-    weights_K: Array  # float32
-    mask_BGC: Array  # bool, true at real tokens
-    entropy_BGC: Array | None  # float32, for kinds that need it
-    anchor: Array  # float32 [], the running one
-    step_scores_BGC: Array | None = None  # float32, at the last tokens of steps, for the kind 'process'
-    step_ends_BGC: Array | None = None  # bool, those tokens
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """What all kinds share.
-
-    Attributes:
-        needs_entropy: whether it looks at the entropy of each token.
-        grows: whether it is also defined for groups of unequal size.
-    """
-
-    needs_entropy: ClassVar[bool] = False
-    grows: ClassVar[bool] = False
-
-    def __call__(self, context: Context) -> Array:
-        """Advantages [B, G], or [B, G, C] for each token."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,107 +72,25 @@ class Decoupled(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixed(Kind):
-    """Z-score and signed absolute reward.
+class Bnpo(Kind):
+    """Centred in the group, over a Beta density fitted to the groups' mean rewards: BNPO.
 
     Attributes:
-        weight: lambda, of the z-score.
-        anchor: reward that is worth 0; where it runs, before the first step.
-        scale: reward above the anchor that is worth 1.
-        decay: 1 keeps the anchor; less lets it follow the mean reward.
+        low: the least reward there is.
+        high: the largest one.
     """
 
-    weight: float = 0.5
-    anchor: float = 0.5
-    scale: float = 1.0
-    decay: float = 1.0
+    low: float = 0.0
+    high: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
-        if not (0 <= self.weight <= 1 and 0 <= self.decay <= 1 and self.scale > 0):
-            raise UserError(
-                f"advantage: weight {self.weight} and decay {self.decay} lie from 0 to 1, scale {self.scale} above 0"
-            )
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise UserError(f"advantage: low {self.low}, high {self.high}; give two finite rewards, the least first")
 
     def __call__(self, context: Context) -> Array:
         """Advantages [B, G]."""
-        return remedies.mixed_advantages(context.rewards_BG, context.anchor, weight=self.weight, scale=self.scale)
-
-    def next_anchor(self, anchor: float, rewards_BG: Array) -> float:
-        """The anchor of the next step."""
-        return anchor if self.decay == 1 else float(remedies.running_anchor(anchor, rewards_BG, decay=self.decay))
-
-
-@dataclasses.dataclass(frozen=True)
-class Anchored(Kind):
-    """Z-scores in the group and reference anchors, such as one good solution's reward."""
-
-    anchors: tuple[float, ...] = (1.0,)
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        if not self.anchors:
-            raise UserError("advantage.anchors is empty; give the reward of each anchor, or take kind 'group'")
-
-    def __call__(self, context: Context) -> Array:
-        """Advantages [B, G]."""
-        rewards = context.rewards_BG
-        anchors = jnp.broadcast_to(jnp.array(self.anchors, jnp.float32), (*rewards.shape[:-1], len(self.anchors)))
-        return remedies.anchored_advantages(rewards, anchors)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ngrpo(Kind):
-    """Z-scores in the group and one virtual sample of the best reward."""
-
-    best: float = 1.0
-
-    def __call__(self, context: Context) -> Array:
-        """Advantages [B, G]."""
-        return remedies.ngrpo_advantages(context.rewards_BG, best=self.best)
-
-
-@dataclasses.dataclass(frozen=True)
-class Avspo(Kind):
-    """Virtual samples for groups of equal rewards; their number, where it is 0, follows the share of such groups."""
-
-    best: float = 1.0
-    worst: float = 0.0
-    virtual: float = 0.0
-
-    def __call__(self, context: Context) -> Array:
-        """Advantages [B, G]."""
-        rewards = context.rewards_BG
-        rate = advantages.zero_variance_share(rewards)
-        virtual = self.virtual or remedies.virtual_samples(rate, rewards.shape[-1])
-        return remedies.avspo_advantages(rewards, best=self.best, worst=self.worst, virtual=virtual)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mapo(Kind):
-    """Between z-score and percent deviation, by how certain the group is."""
-
-    right: float = 1.0
-
-    def __call__(self, context: Context) -> Array:
-        """Advantages [B, G]."""
-        return remedies.mapo_advantages(context.rewards_BG, right=self.right)
-
-
-@dataclasses.dataclass(frozen=True)
-class Zvp(Kind):
-    """Groups of equal rewards get a signed advantage, scaled by the entropy of each token."""
-
-    needs_entropy: ClassVar[bool] = True
-
-    alpha: float = 0.1
-    right: float = 0.5
-
-    def __call__(self, context: Context) -> Array:
-        """Advantages [B, G, C]."""
-        assert context.entropy_BGC is not None
-        arrays = context.rewards_BG, context.entropy_BGC, context.mask_BGC
-        return remedies.zvp_advantages(*arrays, alpha=self.alpha, right=self.right)
+        return advantages.beta_normalised_advantages(context.rewards_BG, low=self.low, high=self.high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +133,7 @@ Advantage = (
     | BatchAdvantage
     | LeaveOneOut
     | Decoupled
+    | Bnpo
     | Mixed
     | Anchored
     | Ngrpo

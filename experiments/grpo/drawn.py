@@ -95,12 +95,17 @@ def _dynamic(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
     for number in range(rounds):
         items = batch_at(run.setup.task.train, step * rounds + number, count, settings.seed)
         parts.append(_once(run, adapters, items, keys[number]))
-        equal += np.asarray(all_equal(jnp.asarray(parts[-1].rewards_BG))).tolist()
+        equal += np.asarray(all_equal(jnp.asarray(_compared(parts[-1], settings.resampling)))).tolist()
         if equal.count(False) >= count:
             break
     chosen = informative_first(equal, count)
     places = np.stack([np.repeat(chosen, settings.run.group), np.tile(range(settings.run.group), count)], -1)
     return _gathered(parts, chosen, places.reshape(count, -1, 2), count * settings.run.group * len(parts))
+
+
+def _compared(part: Drawn, resampling: Dynamic) -> np.ndarray:
+    """The rewards that decide whether a group can teach, [B, G]."""
+    return part.components[resampling.component] if resampling.component else part.rewards_BG
 
 
 def _growing(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:

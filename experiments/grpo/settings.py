@@ -70,9 +70,12 @@ class Dynamic:
 
     Attributes:
         rounds: further rollouts of a step, at most.
+        component: of the section ``rewards``, whose values are compared, as DAPO compares accuracy and not its penalty
+            of length; empty: the sum of all.
     """
 
     rounds: int = 2
+    component: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -161,12 +164,22 @@ class GRPOExperiment(RolloutExperiment):
                 f"resampling.kind 'growing' makes groups of unequal size, which advantage.kind "
                 f"{kind_of(type(self.advantage))!r} is not defined for; take 'group' or 'none'"
             )
+        if isinstance(self.resampling, Dynamic):
+            self._check_component(self.resampling.component)
         if isinstance(self.advantage, Process):
             self._check_process()
         if isinstance(self.demonstrations, OffPolicySettings):
             self._check_off_policy()
         if self.run.reference_every and not self.grpo.beta:
             raise UserError("run.reference_every is set, but with grpo.beta 0 there is no reference; set grpo.beta")
+
+    def _check_component(self, name: str) -> None:
+        """Refuse a name that no component of the reward has."""
+        known = [*self.rewards, *(["reward_model"] if self.reward_model.path else [])]
+        if name and name not in known:
+            raise UserError(
+                f"resampling.component {name!r} is none of the rewards ({', '.join(known)}); name one, or none"
+            )
 
     def _check_off_policy(self) -> None:
         """Refuse what does not know of one more member of each group."""

@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.grpo import iterative
-from experiments.grpo.advantages import Context, Mixed
 from experiments.grpo.demonstrations import with_demonstrations
 from experiments.grpo.drawn import Drawn, draw
 from experiments.grpo.iterative import IterativeState
+from experiments.grpo.kinds import Context
+from experiments.grpo.remedies import Mixed
 from experiments.grpo.settings import DemonstrationSettings, Fixed, OffPolicySettings
 from experiments.grpo.setup import GRPOSetup
 from experiments.keys import keys
 from experiments.mesh import batched, keyed
 from experiments.rollouts.annotate import with_values
-from experiments.rollouts.sample import terminated
+from experiments.rollouts.sample import progress, terminated
 from experiments.run import Run
 from lqlm.algorithms.grpo import GRPOBatch
 from lqlm.algorithms.off_policy import with_demonstration
@@ -49,7 +50,7 @@ def one_step(run: GRPORun, state: TrainState, step: int) -> tuple[TrainState, di
     new, metrics = updates(run, plain, batch, update_key)
     if isinstance(state, IterativeState):
         new = iterative.with_reference(new, reference)
-    return new, {**metrics, **drawn.metrics}
+    return new, {**metrics, **drawn.metrics, **progress(run, drawn.metrics["rollouts_total"], metrics["tokens"])}
 
 
 def show(run: GRPORun, step: int, drawn: Drawn, batch: GRPOBatch) -> None:

@@ -13,7 +13,7 @@ from experiments.keys import keys
 from experiments.mesh import batched, keyed
 from experiments.online_dpo.setup import OnlineDPOSetup
 from experiments.rollouts.annotate import with_tokens
-from experiments.rollouts.sample import Rollout, completion_metrics, reward, reward_metrics, rollout
+from experiments.rollouts.sample import Rollout, completion_metrics, progress, reward, reward_metrics, rollout
 from experiments.run import Run
 from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.step import TrainState
@@ -38,6 +38,7 @@ def one_step(run: OnlineRun, state: TrainState, step: int) -> tuple[TrainState, 
         **reward_metrics(rewards, rewards_BG),
         **completion_metrics(drawn.completions, setup.model.tokenizer.eos_ids),
         "rollouts_total": (step + 1) * rewards_BG.size,
+        **progress(run, (step + 1) * rewards_BG.size, metrics["tokens"]),
     }
 
 

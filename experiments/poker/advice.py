@@ -16,16 +16,15 @@ from experiments.poker.play_game import name_of
 from experiments.poker.prompts import TEMPLATES
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
-from lqlm.poker.arena.assumed import Assumption, call_value, estimate, to_win
+from lqlm.poker.arena.assumed import Assumption, call_value, estimate
 from lqlm.poker.arena.observation import Agent, Mixed, Observation
 from lqlm.poker.claims import check_facts
 from lqlm.poker.explain import explain
 from lqlm.poker.facts import Facts, facts_of
-from lqlm.poker.record import Act, Game, Hand
-from lqlm.poker.replay import Decision
+from lqlm.poker.record import Act, Hand
+from lqlm.poker.replay import Decision, to_win
 from lqlm.poker.told import NAMES
 
-HIGH_ONLY = (Game.HOLDEM, Game.OMAHA, Game.OMAHA5, Game.OMAHA6)
 ETHICS = (
     "For research and study of hands that are played here or are over: no assistance while playing for money, "
     "and no claim about opponents that were not played."
@@ -75,7 +74,7 @@ class Adviser:
         """
         acts = self.probabilities(hand, decision, cards, rng)
         pot, shown = to_win(hand, decision), {}
-        if hand.game in HIGH_ONLY:
+        if hand.game.high_only:
             found = estimate(hand, decision, cards, rng, self.assumption, self.samples)
             shown = dataclasses.asdict(found)
         policy = [(name_of(act, hand.big_blind), chance) for act, chance in acts]

@@ -12,11 +12,9 @@ from lqlm.errors import UserError
 from lqlm.poker.arena.actions import fold_or_check, passive, pot_total, raise_to
 from lqlm.poker.arena.bots import LOOSE, TIGHT, EquityBot
 from lqlm.poker.arena.observation import Observation
-from lqlm.poker.arena.playable import check_playable
+from lqlm.poker.arena.playable import check_playable, with_cards_for_all
 from lqlm.poker.arena.playout import PlayoutConfig, play_on
-from lqlm.poker.arena.showdowns import live_cards
 from lqlm.poker.record import Act, Hand, Hole
-from lqlm.poker.replay import in_hand
 
 ASSUMED = (
     "the others' cards are dealt anew at random, they play on as the bots tight and loose, the player as the equity bot"
@@ -65,10 +63,4 @@ def played_on(hand: Hand, seen: Observation, taken: Act, playouts: int, size: fl
 
 def with_any_cards(hand: Hand, seen: Observation) -> Hand:
     """The record with some cards for every other player, whatever the log tells: they are dealt anew."""
-    rest = iter(live_cards([*seen.cards, *hand.boards[0]]).tolist())
-    each = hand.game.hole_cards
-    holes = (
-        Hole(seat, seen.cards if seat == seen.seat else tuple(next(rest) for _ in range(each)))
-        for seat in in_hand(hand)
-    )
-    return dataclasses.replace(hand, holes=tuple(holes), results=())
+    return with_cards_for_all(dataclasses.replace(hand, holes=(Hole(seen.seat, seen.cards),), results=()))

@@ -37,9 +37,10 @@ from lqlm.algorithms.mirror import legal_logp
 from lqlm.algorithms.step import TrainState
 from lqlm.io.curves import Panel
 from lqlm.io.disk import write_atomic
+from lqlm.poker.arena.game_tree import facing, policy_of
 from lqlm.poker.arena.language import small_game_prompt
 from lqlm.poker.arena.small_games import exploitability
-from lqlm.poker.arena.values import facing, policy_of, value
+from lqlm.poker.arena.values import value
 
 DEFAULT = "configs/poker_leduc.py"
 

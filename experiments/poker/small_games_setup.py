@@ -24,10 +24,11 @@ from lqlm.errors import UserError
 from lqlm.io.datasets import Record
 from lqlm.io.load import LoadedModel
 from lqlm.optim.chains import make_optimizer
+from lqlm.poker.arena.game_tree import GameTree, game_tree, table_of
 from lqlm.poker.arena.language import small_game_answers, small_game_prompt
 from lqlm.poker.arena.small_bots import small_leaks
 from lqlm.poker.arena.small_games import cfr_plus
-from lqlm.poker.arena.values import GameTree, best_gain, game_tree, table_of
+from lqlm.poker.arena.values import best_gain
 from lqlm.poker.policy import Batch, Shapes, pad_questions
 from lqlm.types import Array, PyTree
 

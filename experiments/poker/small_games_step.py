@@ -16,15 +16,8 @@ from lqlm.algorithms.advantages import group_advantages, leave_one_out_advantage
 from lqlm.algorithms.mirror import answer_logp, sampled_values
 from lqlm.algorithms.mirror_objective import MirrorBatch
 from lqlm.algorithms.step import TrainState
-from lqlm.poker.arena.values import (
-    GameTree,
-    action_values,
-    average_policy,
-    facing,
-    normalised,
-    reaches,
-    weighted_policy,
-)
+from lqlm.poker.arena.game_tree import GameTree, facing
+from lqlm.poker.arena.values import action_values, average_policy, normalised, reaches, weighted_policy
 
 LEAGUE, ANSWERS, ROWS = range(3)
 """Streams of what a step draws."""

@@ -17,10 +17,11 @@ from experiments.mesh import batched, keyed
 from experiments.ppo.experience import Judged
 from experiments.ppo.settings import ActorCriticExperiment, PPOExperiment
 from experiments.ppo.setup import ActorCriticSetup
-from experiments.rollouts.annotate import with_tokens
+from experiments.rollouts.annotate import with_tokens, with_values
 from experiments.rollouts.sample import (
     Rollout,
     completion_metrics,
+    progress,
     reward,
     reward_metrics,
     rollout,
@@ -31,6 +32,7 @@ from experiments.sft.step import batch_of
 from lqlm.algorithms.actor_critic import PPOBatch, minibatch_rows
 from lqlm.algorithms.kl_control import next_penalty
 from lqlm.algorithms.step import TrainState
+from lqlm.sharding import whole
 from lqlm.tasks.base import batch_at
 
 ActorCriticRun = Run[ActorCriticSetup]
@@ -53,11 +55,12 @@ def one_step(run: ActorCriticRun, state: TrainState, step: int) -> tuple[TrainSt
     items = batch_at(setup.task.train, step, settings.run.prompts, settings.seed)
     drawn = rollout(run, state.adapters["policy"], items, sample_key)
     rewards, rows = reward(run, items, drawn.completions)
-    kept = with_tokens(rows[: settings.run.samples], drawn.completions, setup.model.tokenizer)
-    run.writer.samples(step + 1, kept)
-    run.shown = rows[0]
     rewards_BG = rewards.total.reshape(len(items), -1)
     batch, found = experience(run, state, drawn, rewards_BG)
+    kept = with_tokens(rows[: settings.run.samples], drawn.completions, setup.model.tokenizer)
+    known = {"advantage": whole(batch.experience.advantages)}
+    run.writer.samples(step + 1, with_values(kept, drawn.completions, known))
+    run.shown = rows[0]
     state, metrics = updates(run, state, batch, update_key, step)
     eos_ids = setup.model.tokenizer.eos_ids
     return state, {
@@ -67,6 +70,7 @@ def one_step(run: ActorCriticRun, state: TrainState, step: int) -> tuple[TrainSt
         **completion_metrics(drawn.completions, eos_ids),
         "val/num_eos_tokens": int(terminated(drawn.completions, eos_ids).sum()),  # the mask ends with the first
         "episode": (step + 1) * rewards_BG.size,
+        **progress(run, (step + 1) * rewards_BG.size, metrics["tokens"]),
     }
 
 

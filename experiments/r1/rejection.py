@@ -1,5 +1,6 @@
 """Rejection sampling: completions of the training problems, of which only the good ones are kept."""
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -12,14 +13,14 @@ from tqdm import tqdm
 from experiments import trained
 from experiments.decoding import make_sampler, texts_of
 from experiments.keys import keys
-from experiments.r1.settings import R1Experiment, RejectionStage
+from experiments.r1.settings import R1Experiment, RejectionStage, seed_of
 from experiments.rollouts.prompts import BUCKET_MULTIPLE, build_task
 from experiments.rollouts.sample import terminated
 from experiments.rollouts.settings import RewardSettings
 from lqlm.errors import UserError
 from lqlm.generation.rollout import pad_prompts, round_up
 from lqlm.io.disk import write_atomic
-from lqlm.io.peft import load_peft
+from lqlm.io.peft import WEIGHTS, load_peft
 from lqlm.rewards.combine import RewardFunction, RewardSpec, Sample, bind_all, score_all
 from lqlm.tasks.base import Item, Task
 
@@ -49,6 +50,7 @@ def reject(settings: R1Experiment, adapter: str, folder: pathlib.Path) -> list[R
     rewards = bind_rewards(stage, task)
     items = list(task.train)[: stage.prompts or None]
     (folder / "rejection").mkdir(parents=True, exist_ok=True)
+    _check_drawn(settings, adapter, folder / "rejection")
     rows = [row for part in _batches(settings, task, rewards, items, adapter, folder / "rejection") for row in part]
     by_id = {item.id: item for item in items}
     kept = [
@@ -64,10 +66,37 @@ def reject(settings: R1Experiment, adapter: str, folder: pathlib.Path) -> list[R
     return kept
 
 
+def _check_drawn(settings: R1Experiment, adapter: str, folder: pathlib.Path) -> None:
+    """Refuse samples of other settings or of another policy, which a run that was cut off has left.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    stage, path = settings.rejection, folder.with_name("rejection_settings.json")
+    names = ("prompts", "batch", "samples", "sampling", "rewards")
+    mine = {name: repr(getattr(stage, name)) for name in names} | {"task": repr(settings.task), "seed": settings.seed}
+    mine["policy"] = adapter_digest(adapter)
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        if differs := [name for name in mine if theirs.get(name) != mine[name]]:
+            raise UserError(
+                f"{folder}: its samples were drawn with another {' and another '.join(differs)}; remove the folder of "
+                "the stage, or give a new workdir"
+            )
+    else:
+        write_atomic(path, json.dumps(mine, indent=2) + "\n")
+
+
+def adapter_digest(adapter: str | pathlib.Path) -> str:
+    """A checksum of an adapter's weights; empty for none."""
+    return hashlib.sha256((pathlib.Path(adapter) / WEIGHTS).read_bytes()).hexdigest()[:16] if str(adapter) else ""
+
+
 def accepted(rows: Sequence[Row], threshold: float, keep: int) -> list[Row]:
     """Of each problem the shortest different completions whose reward reaches the threshold, at most so many.
 
-    >>> rows = [{"id": "a", "completion": text, "reward": r} for text, r in [("xx", 1), ("x", 1), ("x", 1), ("", 0)]]
+    >>> texts = [("xx", 2, 1), ("x", 1, 1), ("x", 1, 1), ("", 0, 0)]
+    >>> rows = [{"id": "a", "completion": text, "tokens": n, "reward": r} for text, n, r in texts]
     >>> [row["completion"] for row in accepted(rows, 1.0, 2)]
     ['x', 'xx']
     """
@@ -75,14 +104,15 @@ def accepted(rows: Sequence[Row], threshold: float, keep: int) -> list[Row]:
     for row in rows:
         if row["reward"] >= threshold:
             found.setdefault(row["id"], {}).setdefault(row["completion"], row)
-    shortest = (sorted(one.values(), key=lambda row: len(row["completion"]))[:keep] for one in found.values())
+    shortest = (sorted(one.values(), key=lambda row: row["tokens"])[:keep] for one in found.values())
     return [row for part in shortest for row in part]
 
 
 def pairs(rows: Sequence[Row], threshold: float) -> list[tuple[Row, Row]]:
     """Of each problem that has both, the shortest accepted and the worst refused completion.
 
-    >>> rows = [{"id": "a", "completion": text, "reward": r} for text, r in [("xx", 1), ("x", 1), ("y", 0.5), ("", 0)]]
+    >>> texts = [("xx", 2, 1), ("x", 1, 1), ("y", 1, 0.5), ("", 0, 0)]
+    >>> rows = [{"id": "a", "completion": text, "tokens": n, "reward": r} for text, n, r in texts]
     >>> [(chosen["completion"], rejected["completion"]) for chosen, rejected in pairs(rows, 1.0)]
     [('x', '')]
     """
@@ -140,7 +170,7 @@ def _sampler(settings: R1Experiment, task: Task, items: Sequence[Item], adapter:
     def sample(part: Sequence[Item], number: int) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
         rows = [tokens[item.id] for item in part]
         padded = pad_prompts([*rows, *[rows[0]] * (stage.batch - len(rows))], length, model.tokenizer.pad_id)
-        done = draw(*policy, *padded, jax.random.fold_in(keys(settings.seed)[1], number))
+        done = draw(*policy, *padded, jax.random.fold_in(keys(seed_of(settings, "rejection"))[1], number))
         lengths = np.asarray(done.mask_BGC).sum(-1)
         return texts_of(model.tokenizer, done), lengths, terminated(done, model.tokenizer.eos_ids)
 
@@ -162,7 +192,7 @@ def _rewarded(
     ]
     total = score_all(rewards, samples, task=task, timeout_s=TIMEOUT_S).total.tolist()
     return [
-        {"id": sample.item.id, "completion": sample.completion, "reward": worth}
+        {"id": sample.item.id, "completion": sample.completion, "tokens": sample.n_tokens, "reward": worth}
         for sample, worth in zip(samples, total)
         if sample.item
     ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments import trained
 from experiments.decoding import first_texts, make_sampler
+from experiments.r1.rejection import adapter_digest
 from experiments.r1.settings import R1Experiment
 from experiments.rollouts.prompts import BUCKET_MULTIPLE, build_task
 from lqlm.generation.rollout import round_up
@@ -16,29 +17,35 @@ from lqlm.io.peft import load_peft
 from lqlm.tasks.base import score
 
 SCORES = "scores.json"
+OF = "of"
+"""What a score is of: the adapter's checksum, and how many problems."""
 BATCH = 32
 
 
 def scores(settings: R1Experiment) -> dict[str, dict[str, float]]:
     """Stage -> its scores, as far as they are known."""
+    return {name: {key: x for key, x in one.items() if key != OF} for name, one in _known(settings).items()}
+
+
+def _known(settings: R1Experiment) -> dict[str, dict[str, Any]]:
     path = pathlib.Path(settings.workdir) / SCORES
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def remember(settings: R1Experiment, name: str, adapter: pathlib.Path | None) -> dict[str, float]:
-    """Score a stage, once; ``base`` is the model before all of them.
+    """Score a stage, once as long as it leaves the same adapter; ``base`` is the model before all of them.
 
     Args:
         settings: of the pipeline.
         name: of the stage, or "base".
         adapter: that the stage left, None for the base.
     """
-    known = scores(settings)
-    if name not in known:
-        known[name] = measure(settings, adapter)
+    known, of = _known(settings), f"{adapter_digest(adapter or '')}/{settings.eval_items}"
+    if known.get(name, {}).get(OF) != of:
+        known[name] = {**measure(settings, adapter), OF: of}
         pathlib.Path(settings.workdir).mkdir(parents=True, exist_ok=True)
         write_atomic(pathlib.Path(settings.workdir) / SCORES, json.dumps(known, indent=2) + "\n")
-    return known[name]
+    return scores(settings)[name]
 
 
 def measure(settings: R1Experiment, adapter: pathlib.Path | None) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The settings of the R1 pipeline: frozen dataclasses, which hold every default."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 
 from experiments.grpo.settings import RunSettings as RLRun
@@ -133,6 +134,7 @@ class R1Experiment:
         workdir: each stage writes into a folder of its own there, and ``scores.json`` tells what each was worth.
         seed: of all that is drawn.
         stages: which are run, in the order of the paper; each goes on from what the one before left in the workdir.
+        zero: reasoning begins with the base, without a cold start (R1-Zero).
         model: which, and how it is held.
         adapter: what is trained; each stage but rejection goes on training it.
         task: problems with a form for reasoning and answer.
@@ -146,6 +148,7 @@ class R1Experiment:
     workdir: str = "runs/r1"
     seed: int = 0
     stages: tuple[str, ...] = STAGES
+    zero: bool = False
     model: ModelSettings = ModelSettings()
     adapter: LoraConfig = LoraConfig()
     task: TaskSettings
@@ -159,7 +162,19 @@ class R1Experiment:
         """Refuse what has no meaning, before any work."""
         if not self.stages or tuple(stage for stage in STAGES if stage in self.stages) != tuple(self.stages):
             raise UserError(f"stages is {self.stages}; give some of {', '.join(STAGES)}, in this order")
+        if self.zero and "cold_start" in self.stages:
+            raise UserError("zero is set, which is to begin without a cold start; leave cold_start out of stages")
         if self.adapter.decomposes:
             raise UserError(f"adapter.init is {self.adapter.init!r}, which changes the base; take one that does not")
         if self.eval_items < 0:
             raise UserError(f"eval_items is {self.eval_items}; give 0 (all) or more")
+
+
+def seed_of(settings: R1Experiment, stage: str) -> int:
+    """The seed of a stage: no two draw the same problems in the same order, or sample with the same keys.
+
+    >>> from types import SimpleNamespace
+    >>> seed_of(SimpleNamespace(seed=0), "reasoning") == seed_of(SimpleNamespace(seed=0), "alignment")
+    False
+    """
+    return int.from_bytes(hashlib.blake2b(f"{settings.seed}/{stage}".encode(), digest_size=4).digest()) >> 1

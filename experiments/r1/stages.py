@@ -10,7 +10,7 @@ from experiments.grpo.settings import GRPOExperiment
 from experiments.main import run_settings
 from experiments.pairs.settings import PairData
 from experiments.r1.rejection import conversation, pairs, reject, samples
-from experiments.r1.settings import STAGES, JudgeSettings, R1Experiment, RLStage, SFTStage
+from experiments.r1.settings import STAGES, JudgeSettings, R1Experiment, RLStage, SFTStage, seed_of
 from experiments.reward_model.algorithm import REWARD_MODEL
 from experiments.reward_model.settings import RewardModelExperiment
 from experiments.rollouts.prompts import build_task
@@ -39,11 +39,13 @@ def folder(settings: R1Experiment, stage: str) -> pathlib.Path:
 
 
 def before(settings: R1Experiment, stage: str) -> str:
-    """The adapter that a stage goes on from.
+    """The adapter that a stage goes on from; empty: the base.
 
     Raises:
         UserError: when the stage before has not left one.
     """
+    if stage == "reasoning" and settings.zero:
+        return ""
     earlier = STAGES[STAGES.index(stage) - 1]
     path = folder(settings, earlier) / "adapter"
     if not path.is_dir():
@@ -56,7 +58,7 @@ def cold_start(settings: R1Experiment) -> None:
     task, stage = build_task(settings.task), settings.cold_start
     rows = [conversation(task, item, demonstration(settings, item.solution, item.answer)) for item in task.train]
     if not all(item.solution for item in task.train):
-        raise UserError(f"task {task.name}: it has no worked solutions to begin with; leave cold_start out of stages")
+        raise UserError(f"task {task.name}: it has no worked solutions; leave cold_start out of stages, and set zero")
     _sft(settings, "cold_start", stage, rows, start="")
 
 
@@ -100,7 +102,7 @@ def _judge(settings: R1Experiment, judge: JudgeSettings) -> pathlib.Path:
     _write(path, (_pair(task, by_id[good["id"]], good["completion"], bad["completion"]) for good, bad in found))
     experiment = RewardModelExperiment(
         workdir=str(path.with_name("reward_model")),
-        seed=settings.seed,
+        seed=seed_of(settings, "judge"),
         model=settings.model,
         adapter=settings.adapter,
         data=PairData(source=str(path), heldout=judge.heldout),
@@ -138,7 +140,7 @@ def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapp
     _write(path, chosen)
     experiment = SFTExperiment(
         workdir=str(folder(settings, name)),
-        seed=settings.seed,
+        seed=seed_of(settings, name),
         model=settings.model,
         adapter=settings.adapter,
         start=start,
@@ -153,7 +155,7 @@ def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapp
 def _grpo(settings: R1Experiment, name: str, stage: RLStage, judge: RewardModelSettings) -> None:
     experiment = GRPOExperiment(
         workdir=str(folder(settings, name)),
-        seed=settings.seed,
+        seed=seed_of(settings, name),
         model=settings.model,
         adapter=settings.adapter,
         start=before(settings, name),

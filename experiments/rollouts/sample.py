@@ -102,3 +102,16 @@ def completion_metrics(completions: Completions, eos_ids: Sequence[int]) -> dict
     for name, of in (("length", lengths), ("terminated_length", whole)):
         found |= {f"completions/{how}_{name}": getattr(of, how)() for how in ("mean", "min", "max")}
     return found
+
+
+def progress(run: Run, samples: int, tokens: Any) -> dict[str, Any]:
+    """How far a run has come, under TRL's names: passes through the problems, and tokens learned from.
+
+    Args:
+        run: whose history counts the tokens.
+        samples: drawn since its first step.
+        tokens: of this step's update.
+    """
+    run.history["num_tokens"] = run.history.get("num_tokens", 0) + int(tokens)
+    each = run.setup.settings.run.group * len(run.setup.task.train)
+    return {"epoch": samples / each, "num_tokens": run.history["num_tokens"]}

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple, Protocol
 from experiments.sft.settings import DataSettings, SFTExperiment
 from lqlm.errors import UserError
 from lqlm.io.datasets import DataSource, Record, epochs, records
-from lqlm.tasks.arithmetic import ArithmeticConfig, arithmetic_task
+from lqlm.tasks.arithmetic import arithmetic_task
 from lqlm.tasks.base import Item
 from lqlm.tasks.batches import Batches, Position, stream_batches
 from lqlm.tasks.instructions import Example, Tokenizer, hold_out, read_examples, tokenize
 from lqlm.tasks.packing import PackedRows, pack, pad_rows, row_length
 
 TOPICS = "python-topics"
-MADE = ArithmeticConfig(operators="+-", operands=(0, 19), train=640)
 
 
 class Records(NamedTuple):
@@ -43,11 +42,12 @@ def read_records(settings: DataSettings, seed: int) -> Records:
 
 
 def made(settings: DataSettings) -> Records:
-    """Sums and differences as instructions; the held-out ones are not among the others in another order."""
-    task = arithmetic_task(dataclasses.replace(MADE, heldout=settings.heldout))
+    """Arithmetic as instructions; what is held out is not among the others in another order."""
+    task = arithmetic_task(dataclasses.replace(settings.made, heldout=settings.heldout))
 
     def record(item: Item) -> Record:
-        return Record(item.id, {"instruction": item.question, "output": item.answer})
+        output = item.solution if settings.worked else item.answer
+        return Record(item.id, {"instruction": item.question, "output": output})
 
     return Records([record(i) for i in task.train[: settings.limit or None]], [record(i) for i in task.heldout])
 

@@ -8,6 +8,7 @@ from experiments.settings import Experiment, LoopSettings, ModelSettings
 from lqlm.adapters.configs import FullConfig
 from lqlm.errors import UserError
 from lqlm.models.config import ModelConfig
+from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.records import InstructionConfig
 
 
@@ -82,6 +83,8 @@ class DataSettings:
         source: a .jsonl, .json or .txt file (each also .gz), a directory, or a data set of ``datasets``; empty:
             arithmetic questions with their answers, made here; ``python-topics``: the language reference that comes
             with Python.
+        made: the arithmetic that is made here; ``heldout`` counts what is held out of it.
+        worked: answer it with the whole way there, one operation a line, instead of the answer alone.
         split: of a data set that ``datasets`` reads.
         subset: the same.
         data_files: of a builder of ``datasets``, such as "json" or "parquet".
@@ -96,6 +99,8 @@ class DataSettings:
     """
 
     source: str = ""
+    made: ArithmeticConfig = ArithmeticConfig(operators="+-", operands=(0, 19), train=640)
+    worked: bool = False
     split: str = "train"
     subset: str | None = None
     data_files: tuple[str, ...] = ()

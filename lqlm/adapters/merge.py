@@ -9,7 +9,7 @@ import numpy as np
 from lqlm.adapters.configs import BIASES, LINEARS, linears_of
 from lqlm.adapters.lora import Ia3, Lora, column_norms, product
 from lqlm.errors import UserError
-from lqlm.quant.mixed import MixedStack, dense
+from lqlm.quant.mixed import MixedStack, dense, dtype_of
 from lqlm.quant.qtensor import QTensor, QuantConfig, quantize
 from lqlm.types import Array, PyTree
 
@@ -66,8 +66,9 @@ def _of_linears(adapters: PyTree | None) -> dict[str, Lora | Ia3]:
 
 
 def _merge_one(w: Weight, adapter: Lora | Ia3 | None, dtype: jnp.dtype | None) -> Array:
-    dtype = (w.stacks[0] if isinstance(w, MixedStack) else w).dtype if dtype is None else dtype
-    return dense(w, dtype) if adapter is None else merged_weight(dense(w, jnp.float32), adapter).astype(dtype)
+    if adapter is None:
+        return dense(w, dtype)
+    return merged_weight(dense(w, jnp.float32), adapter).astype(dtype_of(w) if dtype is None else dtype)
 
 
 def merged_weight(w: Array, adapter: Lora | Ia3) -> Array:

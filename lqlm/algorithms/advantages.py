@@ -3,6 +3,7 @@
 Rewards become float32 before anything else: an integer mean would turn 0.5 into 0.
 """
 
+import jax
 import jax.numpy as jnp
 
 from lqlm.types import Array
@@ -125,6 +126,46 @@ def decoupled_advantages(rewards_KBG: Array, weights_K: Array, *, eps: float = 1
     """
     scores = jnp.einsum("k,kbg->bg", weights_K.astype(jnp.float32), group_advantages(rewards_KBG, eps=eps))
     return (scores - jnp.mean(scores)) / (_std(scores) + eps)
+
+
+def beta_normalised_advantages(rewards_BG: Array, *, low: float = 0.0, high: float = 1.0, most: float = 1e6) -> Array:
+    """Reward minus the mean of its group, over a Beta density at that mean: ``(r - p) / f(p; alpha, beta)``.
+
+    BNPO (arXiv:2506.02864).  A Beta distribution with parameters a, b is fitted to the success rates p of the batch's
+    prompts by the method of moments, ``a = (m (1 - m) / v - 1) m`` and ``b`` with ``1 - m`` at the end, m their mean
+    and v Bessel's variance; ``alpha = max(1 + a / 3, 1)``, ``beta = max(1 + b / 3, 1)`` make the gradient's variance
+    least.  ``alpha = beta = 1`` is REINFORCE with a baseline, ``3 / 2`` is GRPO up to a constant.  One prompt, or equal
+    rates of all, leave nothing to fit: 1 and 1.  A group of equal rewards gets exactly 0; a NaN makes the batch NaN.
+
+    Not to be confused with what TRL calls "bnpo", a mean over the tokens of a micro-batch
+    (`lqlm.algorithms.policy.reduce_loss`).
+
+    Args:
+      rewards_BG: [B, G] rewards, any numeric type, from `low` to `high`; p counts them from 0 to 1.
+      low: the least reward there is.
+      high: the largest one.
+      most: bound of ``1 / f``.
+
+    Returns:
+      float32 [B, G].
+
+    >>> print(beta_normalised_advantages(jnp.array([[1, 0, 0, 0], [1, 1, 1, 0]])).round(3))
+    [[ 0.717 -0.239 -0.239 -0.239]
+     [ 0.239  0.239  0.239 -0.717]]
+    """
+    scaled = (rewards_BG.astype(jnp.float32) - low) / (high - low)
+    rates = jnp.mean(scaled, axis=-1)
+    alpha, beta = _beta_parameters(rates)
+    density = jnp.exp(jax.scipy.stats.beta.logpdf(rates, alpha, beta))
+    return centered_advantages(scaled) * jnp.minimum(1.0 / density, most)[:, None]
+
+
+def _beta_parameters(rates_B: Array) -> tuple[Array, Array]:
+    mean = jnp.mean(rates_B)
+    variance = jnp.square(_std(rates_B))
+    fits = variance > 0
+    total = jnp.where(fits, mean * (1 - mean) / jnp.where(fits, variance, 1.0) - 1, 0.0)  # a + b
+    return jnp.maximum(1 + total * mean / 3, 1.0), jnp.maximum(1 + total * (1 - mean) / 3, 1.0)
 
 
 def process_advantages(rewards_BGC: Array, ends_BGC: Array, mask_BGC: Array, *, eps: float = 1e-4) -> Array:

@@ -27,7 +27,7 @@ def token_weights(mask: Array, reduction: Reduction, *, max_length: int | None =
     - ``token``: ``1 / sum_i n_i``, the mean over all tokens (DAPO, arXiv:2503.14476);
     - ``constant``: ``1 / (N max_length)``, which does not favour short wrong answers (Dr. GRPO, arXiv:2503.20783);
     - ``micro_batch``: ``1 / (parts sum_i n_i)``, the sum over the sequences of the same micro-batch: the mean of their
-      token means (BNPO in TRL; after arXiv:2506.02864), which depends on how the batch is split;
+      token means (what TRL calls BNPO), which depends on how the batch is split;
     - ``sequence_sum``: ``1 / N``, the mean over sequences of their token sums (LUSPO in TRL).
 
     Args:

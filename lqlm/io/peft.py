@@ -156,7 +156,7 @@ def read_parts(
         UserError: as :func:`load_peft`.
     """
     if config["peft_type"] == "LORA":
-        lora_cfg = lora_config(path, config)
+        lora_cfg = lora_config(path, config, model_cfg)
         return read_lora(weights, lora_cfg, model_cfg)
     if config["peft_type"] == "IA3":
         return read_ia3(weights, lambda names: ia3_config(path, config, names, model_cfg), model_cfg)

@@ -70,8 +70,7 @@ def read_config(path: pathlib.Path, *, classifier: bool = False) -> dict[str, An
 def lora_fields(cfg: LoraConfig, targets: list[str], model: ModelConfig) -> dict[str, Any]:
     """The fields that PEFT writes for LoRA; those left out are null there as well."""
     layers = model.layers
-    if model.family == "opt" and (cfg.rank_pattern or cfg.alpha_pattern):
-        raise UserError("lora.rank_pattern, alpha_pattern: they name modules as Llama does; an OPT adapter has none")
+    _check_patterns("lora", cfg, model)
     gaussian = cfg.init == "gaussian" and not cfg.lora_bias  # which PEFT does not allow together
     return {
         **_common("LORA"),
@@ -93,6 +92,15 @@ def lora_fields(cfg: LoraConfig, targets: list[str], model: ModelConfig) -> dict
         "use_qalora": bool(cfg.group),
         "qalora_group_size": cfg.group or 16,
     }
+
+
+def _check_patterns(where: str, cfg: LoraConfig, model: ModelConfig) -> None:
+    """Refuse patterns that would match nothing."""
+    if model.family == "opt" and (cfg.rank_pattern or cfg.alpha_pattern):
+        raise UserError(
+            f"{where}: rank_pattern, alpha_pattern: an OPT adapter has none here, since patterns are matched with the "
+            "names that modules have in Llama; write one rank and one alpha"
+        )
 
 
 def _common(kind: str) -> dict[str, Any]:
@@ -126,8 +134,14 @@ def _number(value: float) -> float:
     return int(value) if float(value).is_integer() else value
 
 
-def lora_config(path: pathlib.Path, config: dict[str, Any]) -> LoraConfig:
+def lora_config(path: pathlib.Path, config: dict[str, Any], model: ModelConfig) -> LoraConfig:
     """The config of a LoRA directory, its targets still to be found in the weights."""
+    found = _lora_config(path, config)
+    _check_patterns(str(path), found, model)
+    return found
+
+
+def _lora_config(path: pathlib.Path, config: dict[str, Any]) -> LoraConfig:
     rank, alpha, dropout = config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0.0)
     if not isinstance(rank, int) or rank < 1:
         raise UserError(f"{path}: r = {rank!r}; it must be a whole number of at least 1")

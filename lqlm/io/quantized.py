@@ -60,20 +60,17 @@ def save_quantized(
       UserError: when the base does not fit the config, the disk is full, or the directory holds other files.
     """
     check_dtype(dtype)
+    linear = _linear_shapes(config)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
         for name, entry in entries(base, config):
             if isinstance(entry, QTensor):
                 yield from ((f"{name}.{key}", np.asarray(part)) for key, part in _parts(entry).items())
             else:
-                yield name, as_hf(name, entry, entry.dtype.name if _is_linear(name) else dtype)
+                yield name, as_hf(name, entry, entry.dtype.name if name in linear else dtype)
 
     facts = {"torch_dtype": dtype, "quantization_config": _quantization_config(base, config)}
     write_model(directory, {**config_to_hf(config), **facts}, tensors, tokenizer)
-
-
-def _is_linear(name: str) -> bool:
-    return name.endswith("_proj.weight")
 
 
 def _parts(q: QTensor) -> dict[str, Any]:
@@ -88,9 +85,9 @@ def _parts(q: QTensor) -> dict[str, Any]:
 
 def _quantization_config(base: PyTree, config: ModelConfig) -> dict[str, Any]:
     formats: dict[str, dict[str, Any]] = {}
-    weights = {}
+    weights, linear = {}, _linear_shapes(config)
     for name, entry in entries(base, config):
-        if _is_linear(name):
+        if name in linear:
             fmt = entry.config if isinstance(entry, QTensor) else None
             key = weights[name] = DENSE if fmt is None else _key(fmt)
             if fmt is not None:

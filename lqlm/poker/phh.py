@@ -65,7 +65,17 @@ def parse(text: str, table: str = "") -> Hand:
     Raises:
         HandError: naming what is wrong.
     """
-    data = load(text)
+    try:
+        return _parse(load(text), table)
+    except HandError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A file may hold anything in place of a list, a number or an action's words.
+        told = " ".join(str(error).split())[:120]
+        raise HandError(f"a field or an action of another form than PHH's ({type(error).__name__}: {told})") from error
+
+
+def _parse(data: dict[str, Any], table: str) -> Hand:
     hand = read_fields(data, table)
     extra = {name.removeprefix(EXTRA): held for name, held in data.items() if name.startswith(EXTRA)}
     if extra:

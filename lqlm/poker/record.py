@@ -29,6 +29,11 @@ class Game(enum.StrEnum):
         """Private cards of a player."""
         return {"H": 2, "O": 4, "5": 5, "6": 6}[self.value[0]]
 
+    @property
+    def high_only(self) -> bool:
+        """Whether the highest hand wins all of the pot."""
+        return not self.value.endswith("Hi/Lo")
+
 
 class Limit(enum.StrEnum):
     """What may be bet."""

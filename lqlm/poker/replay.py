@@ -63,6 +63,21 @@ class Decision:
     index: int
 
 
+def to_win(hand: Hand, decision: Decision) -> int:
+    """The pot that a call can win, the call not in it: no more from each player than what the caller has put in.
+
+    It is the whole pot unless the caller is all-in for less than another player's bet.
+
+    Args:
+        hand: the record; of it only the stacks at the beginning.
+        decision: of its replay.
+    """
+    start = {seat.number: seat.stack for seat in hand.seats}
+    own = start[decision.seat] - decision.stacks[decision.seat] + decision.legal.call
+    paid = {seat: start[seat] - stack for seat, stack in decision.stacks.items()}
+    return sum(min(amount, own) for amount in paid.values())
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pot:
     """A main or side pot before rake, and the seats that may win it."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from lqlm.poker.deals import card_at, draw, draw_pair, insert, position_of, words_for
+from lqlm.poker.deals import card_at, draw, insert, pair_of, position_of, words_for
 from lqlm.poker.evaluator import Sets, join, strength_of_sets, suit_sets
 from lqlm.poker.omaha import omaha_strength_of_sets
 from lqlm.poker.tables import DECK_SIZE, PAIR_COUNT, pairs
@@ -181,7 +181,7 @@ def against_pairs(hole: Array, board: Array, dead: Array, positions: Array, rows
 def simulate(
     key: Key,
     hands: Array,
-    tables: tuple[Array, Array],
+    dealt: Array,
     board: Array,
     dead: Array,
     samples: Array,
@@ -192,13 +192,13 @@ def simulate(
 ) -> Tally:
     """Deal what is unknown at random and count who wins: known hands, then ranges, then random hands.
 
-    Ranges draw independently, and a deal in which two want the same card does not count, so that the deals that count
-    have probability in proportion to the product of the weights.
+    Ranges are dealt independently, and a deal in which two want the same card does not count, so that the deals that
+    count have probability in proportion to the product of the weights.
 
     Args:
         key: a key; block i of the deals is drawn from the key folded with i.
         hands: int32 [known, holes].
-        tables: float32 [ranges, 1326] and int32 [ranges, 1326] from `alias_table`; weights of dead cards are zero.
+        dealt: int16 [ranges, N] from `deal_ranges`, N at least `samples` in whole blocks; no pair has a dead card.
         board: int32 [0..5].
         dead: int32 [n], every card that is gone, hands and board among them, ascending.
         samples: int32 [], deals to draw, at most 2^19.
@@ -206,24 +206,24 @@ def simulate(
         holes: hole cards of a player.
         block: deals held at a time.
     """
-    known, ranges, missing = len(hands), len(tables[0]), BOARD_SIZE - len(board)
+    known, ranges, missing = len(hands), len(dealt), BOARD_SIZE - len(board)
     live, cards = DECK_SIZE - len(dead), missing + random * holes
     dead_cards = list(dead)
     hands_N = jnp.broadcast_to(hands.T[:, :, None], (holes, known, block))
 
     def deals(i: Array, total: Tally) -> Tally:
-        bits = jax.random.bits(jax.random.fold_in(key, i), (2 * ranges + words_for(cards), block), jnp.uint32)
+        bits = jax.random.bits(jax.random.fold_in(key, i), (words_for(cards), block), jnp.uint32)
         bits = jax.lax.optimization_barrier(bits)
         counts = i * block + jnp.arange(block, dtype=jnp.int32) < samples
         gone: list[Array] = []
         hole = list(hands_N)
         for r in range(ranges):
-            pair = draw_pair(bits[2 * r : 2 * r + 2], tables[0][r], tables[1][r])
+            pair = pair_of(jax.lax.dynamic_slice_in_dim(dealt[r], i * block, block))
             hole = [jnp.concatenate([others, card[None]]) for others, card in zip(hole, pair)]
             places = jax.lax.optimization_barrier([position_of(card, dead_cards) for card in pair])
             counts = functools.reduce(jnp.bitwise_and, [at != other for at in places for other in gone], counts)
             gone = jax.lax.optimization_barrier(insert(insert(gone, places[0]), places[1]))
-        drawn = draw(bits[2 * ranges :], live - 2 * ranges, cards)
+        drawn = draw(bits, live - 2 * ranges, cards)
         drawn = [card_at(card_at(at, gone), dead_cards) for at in drawn]
         if random:
             hole = [jnp.concatenate([hole[j], jnp.stack(drawn[missing + j :: holes])]) for j in range(holes)]

@@ -26,6 +26,9 @@ from lqlm.poker.record import Hand, HandError
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LOGS = (".txt", ".phh", ".phhs")
 LONGEST = 4000  # lines of one hand; more means that the text is something else
+DAMAGED = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error)
+SUMMARY = "*** SUMMARY ***"
+_OF_SUMMARY = re.compile(r"Total pot |Seat \d+: |(?:FIRST |SECOND |THIRD )?Board \[|Hand was run ", re.IGNORECASE)
 _SECTION = re.compile(r"\[\s*[^\[\]]+\s*\]\s*(?:#.*)?$")
 
 
@@ -152,22 +155,45 @@ def read_hands(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Read | Ski
         A :class:`Read` for each hand, a :class:`Skipped` for what is none.
 
     Raises:
-        UserError: when a source matches nothing or cannot be read.
+        UserError: when a source matches nothing or may not be read.  One that is damaged, an archive that was cut off,
+            is read up to there; the rest is skipped, and the next source comes.
     """
     for path in files_of(sources):
+        place = (path, 1)
         try:
             for name, text in texts(path):
                 is_phh = name.removesuffix(".gz").endswith((".phh", ".phhs"))
-                yield from read_phh(name, text) if is_phh else read_pokerstars(name, text)
-        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+                for item in read_phh(name, text) if is_phh else read_pokerstars(name, text):
+                    place = (item.file, item.line)
+                    yield item
+        except DAMAGED as error:
+            yield Skipped(*place, f"the file is damaged behind what begins here ({error}); what follows is lost")
+        except OSError as error:
             raise UserError(f"{path}: {error}") from error
 
 
 def read_pokerstars(name: str, lines: Iterable[str]) -> Iterator[Read | Skipped]:
-    """The hands of one text; a header begins a hand, wherever the one before it ended."""
-    return _read(
-        name, _chunks(lines, lambda line: line.startswith("PokerStars ") and bool(START.match(line))), _from_text
-    )
+    """The hands of one text.
+
+    A header begins a hand, wherever the one before it ended; below a hand's summary, what is no part of a summary
+    begins something of its own, so that a header that is damaged does not cost the hand before it.
+    """
+    return _read(name, _chunks(lines, _Borders()), _from_text)
+
+
+class _Borders:
+    """Whether a line of a log begins something, told of all its lines in turn."""
+
+    def __init__(self) -> None:
+        self.summary = self.blank = False
+
+    def __call__(self, line: str) -> bool:
+        site = line.startswith("PokerStars ")
+        header = site and bool(START.match(line))
+        other = self.summary and (self.blank or site) and bool(line.strip()) and not _OF_SUMMARY.match(line.strip())
+        self.summary = (self.summary and not header and not other) or line.startswith(SUMMARY)
+        self.blank = not line.strip()
+        return header or other
 
 
 def read_phh(name: str, lines: Iterable[str]) -> Iterator[Read | Skipped]:
@@ -177,7 +203,7 @@ def read_phh(name: str, lines: Iterable[str]) -> Iterator[Read | Skipped]:
 
 def _from_text(name: str, lines: list[str]) -> Hand | None:
     if not START.match(lines[0]):
-        raise LineError("text before the first hand's header", 0)
+        raise LineError(f"no header of a hand begins this text: {lines[0].strip()[:80]!r}", 0)
     return parse_lines(lines)
 
 

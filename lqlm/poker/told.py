@@ -17,7 +17,7 @@ from lqlm.poker.arena.showdowns import equities_against_one
 from lqlm.poker.cards import CATEGORIES, best_category, hand_class, rank
 from lqlm.poker.draws import Draws, find_draws
 from lqlm.poker.record import ActKind, Game, Hand
-from lqlm.poker.replay import Decision
+from lqlm.poker.replay import Decision, to_win
 
 NAMES = ("equity", "pot-odds", "draws", "class", "spot", "habits")
 """What can be asked for; habits are other players' and need the hands before."""
@@ -47,7 +47,7 @@ class Features:
     """What may be told besides.
 
     Attributes:
-        equity: percent, against one random hand.
+        equity: percent, against one random hand; None where a low hand can win half.
         pot_odds: percent.
         outs: cards that improve the hand.
         draws: their names.
@@ -90,9 +90,10 @@ def features_of(
         style: a request, as it stands.
     """
     found = find(tuple(cards), decision.board) if "draws" in names and _has_draws(hand, decision) else None
+    price, prize = Decimal(decision.legal.call), Decimal(to_win(hand, decision))
     return Features(
-        equity=equity(cards, decision.board) if "equity" in names else None,
-        pot_odds=pot_odds(Decimal(decision.legal.call), Decimal(decision.pot)) if "pot-odds" in names else None,
+        equity=equity(cards, decision.board) if "equity" in names and hand.game.high_only else None,
+        pot_odds=pot_odds(price, prize) if "pot-odds" in names else None,
         outs=found.count if found else None,
         draws=found.names if found else (),
         style=style,

@@ -108,10 +108,10 @@ def dense(w: MixedStack | MixedLayer | QTensor | Array, dtype: jnp.dtype | None 
         [..., in, out].
     """
     if isinstance(w, MixedLayer):
-        dtype = _dtype(w.stacks) if dtype is None else dtype
+        dtype = dtype_of(w) if dtype is None else dtype
         return choose(w, lambda matrix, _: dense(matrix, dtype), None)
     if isinstance(w, MixedStack):
-        dtype = _dtype(w.stacks) if dtype is None else dtype
+        dtype = dtype_of(w) if dtype is None else dtype
         order = np.argsort(np.array(w.kinds), kind="stable")  # layers by format, as concatenated
         return jnp.concatenate([dense(stack, dtype) for stack in w.stacks])[np.argsort(order)]
     if isinstance(w, QTensor):
@@ -119,9 +119,10 @@ def dense(w: MixedStack | MixedLayer | QTensor | Array, dtype: jnp.dtype | None 
     return w if dtype is None else w.astype(dtype)
 
 
-def _dtype(stacks: Sequence[QTensor | Array]) -> Any:
-    """What quantized layers are dequantized into: a layer that is kept in 16 bits must not round the others."""
-    return next((w.dtype for w in stacks if isinstance(w, QTensor)), stacks[0].dtype)
+def dtype_of(w: MixedStack | MixedLayer | QTensor | Array) -> Any:
+    """What a weight is dequantized into; of several formats, a layer kept in 16 bits must not round the others."""
+    stacks = w.stacks if isinstance(w, MixedStack | MixedLayer) else (w,)
+    return next((one.dtype for one in stacks if isinstance(one, QTensor)), stacks[0].dtype)
 
 
 def layers_of(w: MixedStack | QTensor | Array) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Decisions of poker hands as problems: the prompt of a decision is the question, what its answer wins is the reward.
 
-The source holds rows of ``experiments.poker select``: hands in which every player's cards are known.  A question is the
+The source holds rows of ``experiments.poker select``: hands in which every player's cards are known, or with ``cards``
+"own" at least those of the player who decides.  A question is the
 prompt of the decision and nothing else, so that its tokens are those that supervised fine-tuning on the same prompts,
 as conversations, has seen.  What an answer is worth is found by playing on from the decision
 (:mod:`lqlm.poker.arena.playout`, :mod:`lqlm.rewards.poker`).
@@ -19,7 +20,7 @@ from lqlm.poker.record import HandError, known_cards
 from lqlm.poker.replay import replay
 from lqlm.poker.state import CHOICES, State, ViewConfig, state_of, word_of
 from lqlm.tasks.base import Item, Task
-from lqlm.tasks.poker_source import STREETS, Balance, Choice, Found, choose
+from lqlm.tasks.poker_source import STREETS, Balance, Cards, Choice, Found, choose
 from lqlm.tasks.poker_values import AGENTS, Place, Playing, judged, worth
 
 WRITERS: dict[str, tuple[Callable[[State], str], Callable[[answers.Answer], str]]] = {
@@ -44,6 +45,8 @@ class PokerConfig:
         choices: bets to choose from, in big blinds.
         features: what is told besides, of :data:`lqlm.poker.told.NAMES`; no habits, which need the hands before.
         style: a request such as "aggressive".
+        cards: whose must be known: of ``all`` players of a hand, or the ``own`` ones of the player who decides, as in
+            logs that tell those of showdowns only; the others' are then dealt anew in each playout (``redraw``).
         streets: only decisions of these, trained on and held out.
         balance: training decisions in equal shares of streets, or of the words that were played.
         playouts: how often a hand is played on from a decision.
@@ -64,6 +67,7 @@ class PokerConfig:
     choices: tuple[int, ...] = CHOICES
     features: tuple[str, ...] = ()
     style: str = ""
+    cards: Cards = "all"
     streets: tuple[str, ...] = STREETS
     balance: Balance = "none"
     playouts: int = 8
@@ -80,6 +84,8 @@ class PokerConfig:
         _check(self.scale > 0, f"scale={self.scale}", "give more than 0 big blinds")
         _check(self.template in WRITERS, f"template={self.template!r}", f"give one of {', '.join(WRITERS)}")
         _check("habits" not in self.features, "the feature 'habits'", "it needs the hands before; leave it out")
+        _check(self.cards in ("all", "own"), f"cards={self.cards!r}", "give all or own")
+        _check(self.cards == "all" or self.redraw, "cards='own'", "what others held is not known; set redraw")
         _check(_some(self.streets, STREETS), f"streets={self.streets}", f"give some of {', '.join(STREETS)}")
         _check(_some(self.field, AGENTS), f"field={self.field}", f"give some of {', '.join(AGENTS)}")
         _check(self.player in AGENTS, f"player={self.player!r}", f"give one of {', '.join(AGENTS)}")
@@ -130,8 +136,10 @@ def poker_task(config: PokerConfig) -> Task:
     Raises:
         UserError: for a file or a hand that cannot be read, and when no decision is left.
     """
-    held = Choice(config.streets, 2 * config.heldout, "none", config.seed)  # twice as many: some prompts repeat
-    taken = Choice(config.streets, config.limit, config.balance, config.seed)
+    held = Choice(
+        config.streets, 2 * config.heldout, "none", config.seed, config.cards
+    )  # twice as many: some prompts repeat
+    taken = Choice(config.streets, config.limit, config.balance, config.seed, config.cards)
     known: dict[str, PokerItem] = {}
     for found in choose(config.heldout_source, held):
         if not config.heldout or len(known) < config.heldout:

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from lqlm.errors import UserError
-from lqlm.poker.codec import from_json
-from lqlm.poker.record import HandError
+from lqlm.poker.codec import from_json, to_json
+from lqlm.poker.record import HandError, known_cards
 from lqlm.poker.replay import Decision, replay
 from lqlm.poker.state import word_of
 from lqlm.tasks.poker_values import Place
 
 STREETS = ("preflop", "flop", "turn", "river")
 Balance = Literal["none", "streets", "words"]
+Cards = Literal["all", "own"]
 
 
 class Found(NamedTuple):
@@ -36,18 +37,21 @@ class Choice:
         limit: at most so many (0: all); memory does not grow beyond them.
         balance: in equal shares of streets or of the words that were played, or as they come.
         seed: of the order.
+        cards: whose must be known: those of ``all`` players of a hand, or the ``own`` ones of the player who decides.
     """
 
     streets: tuple[str, ...] = STREETS
     limit: int = 0
     balance: Balance = "none"
     seed: int = 0
+    cards: Cards = "all"
 
 
 def choose(source: str, choice: Choice) -> list[Found]:
     """Decisions of a file, in an order by hashes.
 
-    Hands in which a player's cards are unknown, and those that the table cannot play on, are left out.
+    Hands that the table cannot play on are left out, and with ``cards`` "all" those in which a player's cards are
+    unknown; with "own" such players are dealt some, which no question shows.
 
     Args:
         source: .jsonl file of ``experiments.poker select``.
@@ -79,7 +83,7 @@ def _in_turn(classes: list[list[Found]], limit: int) -> list[Found]:
 
 def _decisions(source: str, choice: Choice, left_out: list[str]) -> Iterator[tuple[str, Found]]:
     """Decisions with their class; why hands are left out is added to the list."""
-    from lqlm.poker.arena.playable import check_playable  # it needs pokerkit, which is an optional extra
+    from lqlm.poker.arena.playable import check_playable, with_cards_for_all  # pokerkit is an optional extra
 
     for line, row in _rows(source):
         where = f"{source}, line {line}"
@@ -88,12 +92,15 @@ def _decisions(source: str, choice: Choice, left_out: list[str]) -> Iterator[tup
             decisions = replay(hand).decisions
         except (HandError, LookupError, TypeError) as error:
             raise UserError(f"{where}: a hand that cannot be replayed ({error}); make the file with select") from error
+        seats = known_cards(hand).keys()
+        if choice.cards == "own":
+            hand = with_cards_for_all(hand)
         if reason := check_playable(hand):
             left_out.append(f"line {line}: {reason}")
             continue
-        text = json.dumps(row["hand"], ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(to_json(hand), ensure_ascii=False, separators=(",", ":"))
         for decision in decisions:
-            if STREETS[decision.street] in choice.streets:
+            if STREETS[decision.street] in choice.streets and decision.seat in seats:
                 place = Place(text, decision.index)
                 yield _class(decision, choice.balance), Found(_order(choice.seed, line, decision.index), line, place)
 

@@ -46,6 +46,15 @@ def test_merged_equals_unmerged(kind, how):
     assert np.abs(want - run(held("dense"), None)).max() > 0.1
 
 
+def test_a_layer_that_is_kept_in_16_bits_does_not_round_the_others():
+    base, adapters = held("nf4"), tuned("bias")
+    whole = dense_base()["layers"]["q_proj"][0].astype(jnp.bfloat16)
+    layers = base["layers"] | {"q_proj": mixed_stack([whole, unstack(base["layers"]["q_proj"])[1]])}
+    merged = merge({**base, "layers": layers}, adapters)["layers"]["q_proj"]
+    assert merged.dtype == jnp.float32
+    np.testing.assert_array_equal(merged[1], merge(base, adapters)["layers"]["q_proj"][1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["dense", "mixed"])
 def test_what_is_lost_and_nothing_of_it_comes_back(kind, how):

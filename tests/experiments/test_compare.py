@@ -144,10 +144,14 @@ def test_bands_and_table_of_several_runs():
     assert rows[0].startswith("| better | 2 |") and "±" in rows[0] and "±" not in rows[1]
 
 
-@pytest.mark.parametrize("which", ["algorithms", "remedies"])
+@pytest.mark.parametrize("which", ["algorithms", "remedies", "steps"])
 def test_the_committed_comparison_names_configs_that_there_are(which):
     found = from_config(CompareExperiment, load_config(f"configs/compare_tiny.py:{which}"))
-    assert load_config(found.prepare["pretrain"].config).workdir in load_config("configs/grpo_variants.py").model.source
+    pretrained = load_config(found.prepare["pretrain"].config)
+    sources = [o.partition("=")[2] for o in found.overrides if o.startswith("--config.model.source=")]
+    assert [f"{pretrained.workdir}/model"] == (sources or [load_config("configs/grpo_variants.py").model.source])
+    if which == "steps":
+        assert pretrained.data.made.train == 1280 and pretrained.data.worked
     for variant in found.variants.values():
         config = load_config(variant.config)
         for override in (*found.overrides, *variant.overrides):

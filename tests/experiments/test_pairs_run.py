@@ -21,7 +21,7 @@ from lqlm.io.metrics import read_jsonl
 from lqlm.io.peft import load_peft
 from lqlm.io.reward_model import load_reward_model
 from lqlm.models.heads import sequence_scores
-from lqlm.tasks.pairs import turns
+from lqlm.tasks.pair_texts import turns
 from tests.experiments.conftest import run_all
 from tests.experiments.tiny_model import changed
 from tests.experiments.tiny_pairs import save_pairs, tiny_dpo, tiny_reward_model

@@ -26,8 +26,9 @@ from lqlm.algorithms.mirror_objective import MirrorConfig
 from lqlm.errors import UserError
 from lqlm.io.metrics import read_jsonl
 from lqlm.optim.chains import OptimConfig
+from lqlm.poker.arena.game_tree import game_tree, table_of
 from lqlm.poker.arena.small_games import exploitability, uniform
-from lqlm.poker.arena.values import action_values, average_policy, game_tree, table_of
+from lqlm.poker.arena.values import action_values, average_policy
 from tests.experiments.conftest import run_all, run_killed
 from tests.experiments.test_resume import values
 from tests.experiments.tiny_model import save_model

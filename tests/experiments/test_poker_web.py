@@ -1,12 +1,8 @@
 """The web table: nothing hidden leaves the server, requests that do not fit are refused, and a browser can play it."""
 
 import contextlib
-import html
-import json
 import re
-import shutil
 import socket
-import subprocess
 import threading
 
 import pytest
@@ -27,8 +23,8 @@ from lqlm.poker.arena.match import DECK, stream
 from lqlm.poker.arena.table import deal
 from lqlm.poker.pokerstars import parse
 from lqlm.poker.record import known_cards
+from tests.browser import NEEDS_A_BROWSER, browse, found_in
 
-CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 URL = "http://127.0.0.1"
 
 
@@ -231,29 +227,19 @@ def served(inner, steps):
         listener.close()
 
 
-def browse(address, folder, *options):
-    """What the browser has made of a page."""
-    assert CHROME
-    command = [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-    command += [f"--user-data-dir={folder}", "--virtual-time-budget=60000", *options, address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
-@pytest.mark.skipif(CHROME is None, reason="no browser here (chromium or google-chrome)")
+@NEEDS_A_BROWSER
 def test_a_browser_plays(tmp_path):
     advised = app(seats=3, opponents=("call",), adviser=Adviser(RandomBot(PotFractions()), samples=100))
     with served(advised, 14) as address:
         page = browse(f"{address}/driven", tmp_path / "profile", "--window-size=390,800", "--dump-dom")
-    text = re.search(r'<pre id="found">(.*?)</pre>', page, re.DOTALL)
-    assert text, page[-2000:]
-    found = json.loads(html.unescape(text[1]))
+    found = found_in(page)
     assert found["errors"] == [] and found["leaks"] == 0
     assert found["acts"] >= 10 and found["hands"] >= 1 and found["raises"] >= 1 and found["showdowns"] >= 1
     assert found["bars"] >= 3 and found["sentences"] >= 4 and found["equities"] == found["acts"]
     assert found["wide"] <= 0, "nothing is wider than a phone"
 
 
-@pytest.mark.skipif(CHROME is None, reason="no browser here (chromium or google-chrome)")
+@NEEDS_A_BROWSER
 def test_the_page_runs_under_its_own_policy(tmp_path):
     with served(app(), 0) as address:
         page = browse(f"{address}/", tmp_path / "profile", "--dump-dom")

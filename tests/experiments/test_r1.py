@@ -10,7 +10,7 @@ from experiments.grpo.settings import RunSettings as RLRun
 from experiments.pairs.settings import PairRunSettings
 from experiments.r1 import __main__ as r1
 from experiments.r1.rejection import accepted, pairs, reject, samples
-from experiments.r1.score import scores
+from experiments.r1.score import remember, scores
 from experiments.r1.settings import AlignmentStage, JudgeSettings, R1Experiment, RejectionStage, RLStage, SFTStage
 from experiments.r1.stages import before, demonstration
 from experiments.rollouts.settings import RewardSettings, ThinkSettings
@@ -66,7 +66,10 @@ def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys)
     assert all(one.keys() == {"accuracy", "accuracy_strict", "format", "words"} for one in found.values())
     for stage in list(found)[1:]:
         assert (folder / stage / "adapter/adapter_model.safetensors").is_file(), stage
-    begun = {stage: json.loads((folder / stage / "config.json").read_text())["start"] for stage in list(found)[1:]}
+    configs = {stage: json.loads((folder / stage / "config.json").read_text()) for stage in list(found)[1:]}
+    configs["judge"] = json.loads((folder / "alignment/reward_model/config.json").read_text())
+    assert len({config["seed"] for config in configs.values()}) == 5  # or two stages would share keys and problems
+    begun = {stage: configs[stage]["start"] for stage in list(found)[1:]}
     assert begun == {
         "cold_start": "",
         "reasoning": str(folder / "cold_start/adapter"),
@@ -112,6 +115,9 @@ def test_rejection_sampling_goes_on_with_the_next_batch(model, tmp_path):
     assert reject(settings, adapter, tmp_path / "one") == whole
     assert [path.read_text() for path in parts] == texts and parts[2].stat().st_mtime_ns == stamp
     assert len(whole) == 9 and len(json.loads(texts[0])) == 6 and len(json.loads(texts[-1])) == 3
+    warmer = dataclasses.replace(settings.rejection, sampling=SamplingConfig(max_new_tokens=6, temperature=0.5))
+    with pytest.raises(UserError, match="its samples were drawn with another sampling; remove the folder"):
+        reject(dataclasses.replace(settings, rejection=warmer), adapter, tmp_path / "one")
     high = dataclasses.replace(settings, rejection=dataclasses.replace(settings.rejection, threshold=2.0))
     with pytest.raises(UserError, match=r"of 27 samples none has a reward of 2\.0 \(the best has"):
         reject(high, adapter, tmp_path / "one")
@@ -126,7 +132,10 @@ def test_the_shortest_different_good_ones_are_kept():
         ("b", "y", 0.0),
         ("c", "z", 2.0),
     ]
-    rows = [{"id": name, "completion": text, "reward": reward} for name, text, reward in texts]
+    rows = [{"id": n, "completion": text, "tokens": len(text), "reward": worth} for n, text, worth in texts]
+    rows[0]["tokens"] = 1  # tokens count, not characters
+    assert [row["completion"] for row in accepted(rows, 1.0, 1)] == ["long one", "z"]
+    rows[0]["tokens"] = 8
     assert [row["completion"] for row in accepted(rows, 1.0, 2)] == ["ab", "long one", "z"]
     assert [row["completion"] for row in accepted(rows, 1.0, 1)] == ["ab", "z"]
     assert accepted([], 1.0, 1) == []
@@ -139,6 +148,27 @@ def test_a_demonstration_has_the_form_of_the_task(model, tmp_path):
     assert demonstration(settings, "3 + 4 = 7", "7") == "<t>3 + 4 = 7</t>\n<a>7</a>"
     plain = dataclasses.replace(settings, task=ArithmeticConfig())
     assert demonstration(plain, "3 + 4 = 7", "7") == "3 + 4 = 7\n7"
+
+
+def test_a_score_is_of_the_adapter_that_is_there(model, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr("experiments.r1.score.measure", lambda *args: measured.append(args) or {"accuracy": 0.5})
+    settings, adapter = tiny_r1(model, tmp_path), tmp_path / "adapter"
+    adapter.mkdir()
+    for content, count in ((b"one", 1), (b"one", 1), (b"two", 2)):
+        (adapter / "adapter_model.safetensors").write_bytes(content)
+        assert remember(settings, "reasoning", adapter) == {"accuracy": 0.5} and len(measured) == count
+    remember(dataclasses.replace(settings, eval_items=2), "reasoning", adapter)
+    assert len(measured) == 3 and scores(settings) == {"reasoning": {"accuracy": 0.5}}
+
+
+def test_without_a_cold_start_reasoning_begins_with_the_base(model, tmp_path):
+    settings = tiny_r1(model, tmp_path, stages=("reasoning", "rejection"), zero=True)
+    assert before(settings, "reasoning") == ""
+    with pytest.raises(UserError, match="run stage reasoning first"):
+        before(settings, "rejection")
+    with pytest.raises(UserError, match="leave cold_start out of stages"):
+        tiny_r1(model, tmp_path, zero=True)
 
 
 def test_bad_input_is_one_line(model, tmp_path):

@@ -20,6 +20,7 @@ from lqlm.io.datasets import Record
 from lqlm.io.tokenizer import tokenizer_from_directory
 from lqlm.models.init import init_base
 from lqlm.models.transformer import bind
+from lqlm.tasks.arithmetic import ArithmeticConfig
 from tests.experiments.tiny_model import changed, tiny_sft
 
 
@@ -34,6 +35,17 @@ def test_everybody_has_arithmetic():
         question, answer = record.fields["instruction"], record.fields["output"]
         assert eval(question.removeprefix("What is ").partition("?")[0]) == int(answer)
     assert read_records(DataSettings(heldout=20), seed=1).heldout == heldout  # the seed of a run changes nothing here
+
+
+def test_arithmetic_step_by_step():
+    made = ArithmeticConfig(operators="+-", operands=(0, 9), terms=(3, 4), train=30, template="Work out {expression}.")
+    train, heldout = read_records(DataSettings(heldout=20, made=made, worked=True), seed=0)
+    assert (len(train), len(heldout)) == (30, 20)
+    for record in train:
+        expression = record.fields["instruction"].removeprefix("Work out ").rstrip(".")
+        lines = record.fields["output"].split("\n")
+        assert len(lines) == expression.count(" ") // 2 and all(eval(line.replace("=", "==")) for line in lines)
+        assert int(lines[-1].split("=")[1]) == eval(expression)
 
 
 def test_everybody_has_a_text():

@@ -10,8 +10,10 @@ import pytest
 from lqlm.adapters.configs import FullConfig, Ia3Config, LoraConfig, PrefixConfig, PromptConfig
 from lqlm.errors import UserError
 from lqlm.io.peft import load_peft, save_peft
+from lqlm.io.peft_config import lora_fields
 from lqlm.models.config import ModelConfig
 from tests.io.peft_cases import WEIGHTS, edit_config, edit_weights, model_config, put, random_adapters
+from tests.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +209,12 @@ def test_adapters_of_another_kind_than_their_config_are_not_written(cfg, tmp_pat
     with pytest.raises(UserError, match=words) as info:
         save_peft(tmp_path / "out", random_adapters(cfg, made_with), given, cfg, "base")
     assert "\n" not in str(info.value) and not (tmp_path / "out").exists()
+
+
+def test_patterns_for_opt_are_not_left_out_in_silence(golden, tmp_path):
+    directory = pathlib.Path(shutil.copytree(golden / "lora", tmp_path / "adapter"))
+    edit_config(directory, alpha_pattern={"fc1": 32})
+    with pytest.raises(UserError, match=r"adapter_config\.json: rank_pattern, alpha_pattern: an OPT adapter has none"):
+        load_peft(directory, tiny_config("opt"))
+    with pytest.raises(UserError, match="lora: rank_pattern, alpha_pattern"):
+        lora_fields(LoraConfig(rank_pattern=(("fc1", 2),)), ["up_proj"], tiny_config("opt"))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lqlm.adapters.configs import LINEARS
+from lqlm.adapters.configs import LINEARS, linears_of
 from lqlm.errors import UserError
 from lqlm.io import disk
 from lqlm.io.load import load_model
@@ -16,6 +16,7 @@ from lqlm.io.quantized import save_quantized
 from lqlm.models.formats import apply_formats
 from lqlm.quant.qtensor import QTensor, QuantConfig
 from tests.experiments.tiny_model import save_model
+from tests.tiny import tiny_base, tiny_config
 
 FORMATS = [QuantConfig("nf4", 32, double=False), QuantConfig("nf3", 96), QuantConfig("dynamic8", double_block=16), None]
 
@@ -53,6 +54,18 @@ def test_everything_is_read_back_bit_for_bit(saved, source, base):
     for found, expected in zip(jax.tree.leaves(model.base), jax.tree.leaves(base), strict=True):
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_model_whose_maps_have_other_names_is_read_back(source, tmp_path):
+    cfg = tiny_config("opt", vocab_size=source.config.vocab_size)
+    base = tiny_base(jax.random.key(0), cfg)
+    formats = {name: [QuantConfig(), None] for name in linears_of(base["layers"])}
+    base = apply_formats(base, formats)
+    save_quantized(tmp_path / "opt", base, cfg, source.tokenizer, "float32")
+    found = load_model(str(tmp_path / "opt"), None, "float32").base
+    assert jax.tree.structure(found) == jax.tree.structure(base)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(base), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_file_is_as_small_as_the_arrays(saved, base):

@@ -1,6 +1,7 @@
 """The page of a run: well-formed, self-contained, and true to the files that it is made of."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -101,6 +102,16 @@ def test_a_finished_run_shows_its_summary(run):
     joined = "|".join(Page(page_of(run, summary=summary)).texts)
     assert "finished · 2 steps" in joined and "peak memory 2.00 GiB · 9 compilations · model tiny" in joined
     assert "accuracy|0.1|not finite" in joined and "rollout|10.0 s|100%" in joined
+
+
+@pytest.mark.parametrize(
+    ("left_out", "offered"), [((), "rap"), (("ref_logp",), "ap"), (("ref_logp", "advantage"), "p"), (("logp",), "a")]
+)
+def test_only_colours_that_are_known_are_offered_and_the_first_is_chosen(run, left_out, offered):
+    tokens = {name: value for name, value in TOKENS.items() if name not in left_out}
+    lines(run / "samples.jsonl", [SAMPLE | tokens])
+    buttons = re.findall(r'<input type="radio" name="by" id="by-(.)"( checked)?>', page_of(run))
+    assert buttons == [(key, " checked" if key == offered[0] else "") for key in offered]
 
 
 def test_tokens_carry_their_figures(run):

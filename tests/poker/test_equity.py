@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from phevaluator import _pheval
 
 from lqlm.errors import UserError
 from lqlm.poker.cards import DECK, cards
-from lqlm.poker.deals import alias_table, bounded, card_at, draw, draw_pair, insert, position_of, words_for
-from lqlm.poker.equity import MonteCarloConfig, exact_equity, monte_carlo_equity, pair_equities, range_equity
+from lqlm.poker.deals import allotted, bounded, card_at, deal_ranges, draw, insert, pair_of, position_of, words_for
+from lqlm.poker.equity import exact_equity, pair_equities, range_equity
+from lqlm.poker.monte_carlo import MonteCarloConfig, monte_carlo_equity
 from lqlm.poker.showdown import completions, runouts, simulate
 from lqlm.poker.tables import pair_index, pairs
 
@@ -149,7 +152,7 @@ def test_the_same_key_gives_the_same_and_another_number_of_samples_compiles_noth
 
 def test_simulate_is_a_function_that_can_be_mapped():
     hands = jnp.asarray([cards("AsKd"), cards("7h2c")], jnp.int32)[:, None]
-    none = jnp.zeros((0, 1326), jnp.float32), jnp.zeros((0, 1326), jnp.int32)
+    none = jnp.zeros((0, 2048), jnp.int16)
     board = jnp.zeros(0, jnp.int32)
 
     def one(hand):
@@ -189,17 +192,34 @@ def test_bounded_is_the_high_word_of_the_product():
     np.testing.assert_array_equal(rest, (whole % 2**32).astype(np.int64))
 
 
-def test_alias_tables_hold_the_weights_exactly():
-    weights = np.random.default_rng(0).random(1326) * (np.arange(1326) % 3 > 0)
-    keep, other = alias_table(weights)
-    mass = np.bincount(np.arange(1326), keep, 1326) + np.bincount(other, 1.0 - keep.astype(np.float64), 1326)
-    np.testing.assert_allclose(mass / 1326, weights / weights.sum(), atol=1e-9)
-    assert not mass[weights == 0].any()
-    one = np.zeros(1326)
-    one[100] = 3.0
-    bits = jax.random.bits(jax.random.key(0), (2, 5000), jnp.uint32)
-    pair = draw_pair(bits, *map(jnp.asarray, alias_table(one)))
-    assert (np.stack(pair) == pairs()[100][:, None]).all()
+@example(5000, 1 - 2**-53, 0)
+@given(st.integers(1, 5000), st.floats(0, 1, exclude_max=True), st.integers(0, 100))
+def test_every_pair_is_dealt_as_often_as_its_weight_says(rows, offset, seed):
+    generator = np.random.default_rng(seed)
+    weights = generator.random(1326) * (generator.random(1326) < generator.random())
+    weights[seed] = 1.0
+    high, low = map(np.asarray, pair_of(jnp.asarray(allotted(weights, rows, offset))))
+    found = np.bincount([pair_index(*pair) for pair in zip(high.tolist(), low.tolist())], minlength=1326)
+    assert found.sum() == rows and not found[weights == 0].any()
+    assert (abs(found - rows * weights / weights.sum()) < 1 + 1e-6).all()
+
+
+def test_over_offsets_a_pair_is_dealt_its_share_exactly():
+    weights = np.zeros(1326)
+    weights[[3, 100, 700]] = 1.0, 2.0, 4.0
+    first = int(allotted(weights, 1, 0.0)[0])  # one deal: u below 4 / 7 leaves it to the last pair
+    dealt = [int(allotted(weights, 1, u)[0]) for u in (np.arange(7000) + 0.5) / 7000]
+    assert sorted(np.unique(dealt, return_counts=True)[1]) == [1000, 2000, 4000] and first == dealt[0]
+
+
+def test_ranges_are_dealt_independently_and_equally_over_all_rows():
+    weights = np.zeros((2, 1326))
+    weights[:, [10, 500]] = 1.0, 3.0
+    dealt = deal_ranges(weights, 4000, 4096, np.random.default_rng(0))
+    assert not dealt[:, 4000:].any() and (np.sort(dealt[1, :4000]) == dealt[0, :4000]).all()
+    rare = dealt[:, :4000] == dealt[0, 0]
+    assert abs(int(rare.all(axis=0).sum()) - 250) < 5 * (250 * 0.75) ** 0.5
+    assert not (dealt[1] == deal_ranges(weights, 4000, 4096, np.random.default_rng(1))[1]).all()
 
 
 @pytest.mark.parametrize(("live", "count"), [(45, 2), (9, 3), (46, 1), (44, 0)])

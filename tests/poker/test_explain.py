@@ -18,8 +18,8 @@ from lqlm.poker.arena.assumed import (
     estimate,
     raisers,
     sampled_shares,
-    to_win,
 )
+from lqlm.poker.arena.features import PUBLIC, row_of
 from lqlm.poker.cards import CATEGORIES, cards
 from lqlm.poker.claims import check_facts
 from lqlm.poker.equity import exact_equity, range_equity
@@ -28,7 +28,8 @@ from lqlm.poker.facts import POSITIONS, STREETS, Facts, facts_of, position_of
 from lqlm.poker.pokerstars import parse
 from lqlm.poker.ranges import parse_range
 from lqlm.poker.record import Game, known_cards
-from lqlm.poker.replay import replay
+from lqlm.poker.replay import replay, to_win
+from lqlm.poker.told import features_of
 from tests.poker.random_hands import random_hand
 
 KNOWN = Facts(
@@ -113,6 +114,23 @@ def test_the_facts_of_a_decision():
     assert to_win(hand, bob) == (6 + 14 + 6 + 6) * 100 and facts_of(hand, bob, cards("JhTh")).pot == 29
     text = " ".join(explain(facts_of(hand, bob, cards("Jh Th"), to_win=to_win(hand, bob))))
     assert "of which you can win 16 bb" in text and "a call needs 30%" in text
+
+
+def test_a_short_stack_is_told_the_price_of_the_pot_that_it_can_win():
+    hand = parse(HAND)
+    bob = replay(hand).decisions[4]
+    assert features_of(hand, bob, cards("JhTh"), ("pot-odds",), Decimal(0)).pot_odds == 30
+    row = row_of(hand, bob, cards("JhTh"), lambda held, board: 0.5)
+    odds = row[PUBLIC.index("pot odds")]
+    assert round(100 * odds) == 30 and row[-1] == pytest.approx(0.5 ** (len(bob.live) - 1) - odds)
+
+
+def test_no_equity_is_told_where_a_low_hand_wins_half():
+    hand = parse(HAND)
+    decision = replay(hand).decisions[4]
+    both = dataclasses.replace(hand, game=Game.OMAHA_HILO), dataclasses.replace(hand, game=Game.OMAHA)
+    told = [features_of(one, decision, cards("JhTh2c3d"), ("equity",), Decimal(0)).equity for one in both]
+    assert told[0] is None and told[1] is not None
 
 
 def test_an_explanation_holds_nothing_but_its_facts():

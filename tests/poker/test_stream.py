@@ -1,5 +1,6 @@
 import gzip
 import io
+import pathlib
 import tarfile
 import tracemalloc
 
@@ -55,7 +56,7 @@ def test_a_bad_hand_is_named_and_its_neighbours_are_read(tmp_path):
     bad = texts.CASH.replace("Ada: bets $10", "Ada: bets ten")
     path.write_text("some words\n\n" + ALL[2] + "\n\n" + bad + "\n\n" + ALL[3])
     before, first, skipped, last = hands(path)
-    assert isinstance(before, Skipped) and before.line == 1 and "before the first" in before.reason
+    assert isinstance(before, Skipped) and before.line == 1 and "no header of a hand" in before.reason
     assert isinstance(first, Read) and isinstance(last, Read)
     assert skipped.file == str(path) and "ten" in skipped.reason
     assert path.read_text().splitlines()[skipped.line - 1] == "Ada: bets ten"
@@ -71,11 +72,48 @@ def test_old_logs_are_read_as_windows_1252(tmp_path):
     assert hands(path)[0].hand.seats[0].player == "Jos\xe9"
 
 
-def test_a_broken_archive_is_one_line(tmp_path):
-    path = tmp_path / "log.txt.gz"
-    path.write_bytes(b"no gzip")
-    with pytest.raises(UserError, match=r"log\.txt\.gz"):
-        hands(path)
+def test_a_damaged_file_is_read_up_to_there_and_the_next_one_comes(tmp_path):
+    whole = gzip.compress((texts.CASH + "\n\n\n").encode() * 200)
+    (tmp_path / "a.txt.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "b.txt.gz").write_bytes(b"no gzip")
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as archive:
+        for name in ("1.txt", "2.txt"):
+            data = tarfile.TarInfo(name)
+            data.size = len(texts.CASH.encode())
+            archive.addfile(data, io.BytesIO(texts.CASH.encode()))
+    cut = (tmp_path / "c.tar.gz").read_bytes()
+    (tmp_path / "c.tar.gz").write_bytes(cut[: len(cut) - 60])
+    (tmp_path / "d.txt").write_text(texts.CASH)
+    found = hands(tmp_path)
+    skipped = [item for item in found if isinstance(item, Skipped)]
+    assert [pathlib.Path(s.file.split(":")[0]).name for s in skipped] == ["a.txt.gz", "b.txt.gz", "c.tar.gz"]
+    assert all("damaged" in s.reason for s in skipped) and skipped[1].line == 1
+    read = [item.file.split("/")[-1].split(":")[0] for item in found if isinstance(item, Read)]
+    assert 0 < read.count("a.txt.gz") < 200 and read.count("c.tar.gz") >= 1 and read.count("d.txt") == 1
+
+
+FOREIGN = {
+    "a damaged header": texts.CASH.replace("PokerStars Hand", "PokerStars Hnd"),
+    "another site": "Full Tilt Poker Game #1\nSeat 1: Ann\n" + "words\n" * 20,
+    "thousands of lines": "x\n" * 5000,
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_what_stands_between_two_hands_costs_neither(tmp_path, what):
+    path = tmp_path / "log.txt"
+    path.write_text("\n\n\n".join([texts.CASH.rstrip(), FOREIGN[what].rstrip(), texts.CASH]))
+    found = hands(path)
+    assert [type(item) for item in found] == [Read, Skipped, Read]
+    assert found[0].hand == found[2].hand
+    first = path.read_text().splitlines().index(FOREIGN[what].splitlines()[0]) + 1
+    assert found[1].line >= first and ("header" in found[1].reason)
+
+
+def test_a_summary_may_have_empty_lines(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text(texts.CASH.replace("\n", "\n\n") * 2)
+    assert [type(item) for item in hands(path)] == [Read, Read]
 
 
 def test_text_without_hands_is_not_kept_in_memory(tmp_path):

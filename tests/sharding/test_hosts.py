@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,12 +32,12 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(places, workdir, *changes, **env):
-    """One process of a run."""
+def start(places, workdir, *changes, code=ROOT, **env):
+    """One process of a run, of the sources that lie in a folder."""
     command = [sys.executable, "-m", "experiments.sft", "--config", f"tests/sharding/two_config.py:{places}"]
     command += ["--cache=", f"--config.workdir={workdir}", *(f"--config.{change}" for change in changes)]
     return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **CACHE, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=code, env={**os.environ, **CACHE, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -101,3 +102,21 @@ def test_other_settings_and_processes_that_do_not_come(places, tmp_path):
         assert status == 2 and len(errors) == 1, err[-3000:]
         assert "process 0 has seed='0', process 1 has '1'" in errors[0]
     assert not (tmp_path / "work").exists()
+
+
+def test_other_code_in_one_of_the_processes(places, tmp_path):
+    port, other = free_port(), tmp_path / "checkout"
+    for folder in ("lqlm", "experiments", "tests"):
+        shutil.copytree(ROOT / folder, other / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "lqlm" / "errors.py").open("a") as file:
+        file.write("# a later version\n")
+    workdir = tmp_path / "work"
+    two = [
+        start(places, workdir, *of_two(port, i, "mesh=data=-1"), code=code, PYTHONPATH=str(code))
+        for i, code in enumerate((ROOT, other))
+    ]
+    for process in two:
+        status, errors, err = ended(process)
+        assert status == 2 and len(errors) == 1, err[-3000:]
+        assert "process 0 has code='lqlm" in errors[0] and errors[0].endswith("; install the same lqlm")
+    assert not workdir.exists()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lqlm.errors import UserError
 from lqlm.io.datasets import DataSource, records
 from lqlm.tasks.pair_batches import pad_pairs, split_pairs
-from lqlm.tasks.pairs import Pair, PairConfig, Unusable, read_pairs, turns
+from lqlm.tasks.pair_texts import Unusable, turns
+from lqlm.tasks.pairs import Pair, PairConfig, read_pairs
 from tests.tasks.words import Words
 
 HH = pathlib.Path(__file__).resolve().parents[3] / "shared/data/hh_rlhf/harmless-base.test.jsonl.gz"

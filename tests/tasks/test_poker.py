@@ -82,6 +82,27 @@ def _cards_of_others(item):
     return [text(held, "") for seat, held in known_cards(hand).items() if seat != decision.seat]
 
 
+def test_logs_of_showdowns_only_are_asked_of_the_seats_whose_cards_they_tell(selected, config, tmp_path):
+    whole, rows = poker_task(dataclasses.replace(config, limit=0)), read(selected / "train.jsonl")
+    told = {}
+    for number, row in enumerate(rows, 1):
+        told[number] = row["hand"]["holes"][0]["seat"]
+        row["hand"] |= {"holes": row["hand"]["holes"][:1], "results": []}
+    own = dataclasses.replace(config, source=write(tmp_path / "own.jsonl", rows), limit=0)
+    with pytest.raises(UserError, match=r"no decision of .* hands left out, the first at line 1: .* are not known"):
+        poker_task(own)
+    with pytest.raises(UserError, match="cards='own' cannot be used; what others held is not known; set redraw"):
+        dataclasses.replace(own, cards="own")
+    task = poker_task(dataclasses.replace(own, cards="own", redraw=True))
+    asked = {item.id: item.question for item in task.train}
+    assert asked
+    for item in whole.train:
+        number, index = map(int, item.id.split("/")[2:])
+        decision = replay(from_json(json.loads(item.place.hand))).decisions[index]
+        assert asked.get(item.id) == (item.question if decision.seat == told[number] else None)
+    assert big_blinds("fold", task.train[0]) == 0 and is_legal("all-in", task.train[0]) in (0, 1)
+
+
 def test_items_are_decisions_of_their_own_and_held_out_prompts_are_new(config):
     task = poker_task(dataclasses.replace(config, limit=30))
     assert len(task.train) <= 30 and len(task.heldout) == 6 and all(isinstance(i, PokerItem) for i in task.train)

@@ -19,6 +19,13 @@ POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'"  # nothing is loaded and no script runs: the page is all there is
 )
 
+COLOURINGS = {
+    "r": ("log p/ref (blue: likelier than under the base)", {"logp", "ref_logp"}),
+    "a": ("advantage", {"advantage"}),
+    "p": ("log p (red: surprising)", {"logp"}),
+}
+"""What can colour a token, in words, and what must be known of it; the first that is known is chosen."""
+
 
 def write_report(
     directory: str | os.PathLike[str],
@@ -124,11 +131,13 @@ def _by_phase(rows: Sequence[Mapping[str, Any]], prefix: str, combine: Any) -> d
 def _samples(rows: Sequence[Mapping[str, Any]]) -> str:
     """Samples below the choice of what colours their tokens; the choice needs no script."""
     listed = samples_html(rows)
-    if not any(row.get("tokens") for row in rows):
+    known = {name for row in rows if row.get("tokens") for name, value in row.items() if value is not None}
+    choices = {key: text for key, (text, needs) in COLOURINGS.items() if needs <= known}
+    if not choices:
         return listed
-    choices = {"r": "log p/ref (blue: likelier than under the base)", "a": "advantage", "p": "log p (red: surprising)"}
     buttons = "".join(
-        f'<label><input type="radio" name="by" id="by-{key}"{" checked" if key == "r" else ""}> {text}</label>'
+        f'<label><input type="radio" name="by" id="by-{key}"{" checked" if key == next(iter(choices)) else ""}> '
+        f"{text}</label>"
         for key, text in choices.items()
     )
     return f'<div class="by">Colour by {buttons}</div>{listed}'

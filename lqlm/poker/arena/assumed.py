@@ -171,14 +171,6 @@ def _rest(ranged: np.ndarray, gone: Sequence[int], rng: np.random.Generator, cou
     return live[np.argsort(order, 1)[:, :count]]
 
 
-def to_win(hand: Hand, decision: Decision) -> int:
-    """The pot that a call can win, the call not in it: no more from each player than what the caller has put in."""
-    start = {seat.number: seat.stack for seat in hand.seats}
-    own = start[decision.seat] - decision.stacks[decision.seat] + decision.legal.call
-    paid = {seat: start[seat] - stack for seat, stack in decision.stacks.items()}
-    return sum(min(amount, own) for amount in paid.values())
-
-
 def call_value(equity: float, call: float, pot: float) -> float:
     """What a call wins on average beyond a fold when nobody bets any more, ``e (pot + call) - call``.
 

@@ -9,6 +9,7 @@ from lqlm.poker.arena.actions import Menu, PotFractions, fold_or_check, passive,
 from lqlm.poker.arena.observation import Agent, Mixed, Observation, act_many
 from lqlm.poker.arena.showdowns import equities_against_one
 from lqlm.poker.record import Act
+from lqlm.poker.replay import to_win
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ class EquityBot:
         bluffs = rng.random() < self.bluff
         if legal.most and (value > 1 / (others + 1) + self.raise_edge + raised or bluffs):
             return raise_to(seen, pot_total(seen, self.size))
-        odds = legal.call / (seen.pot + legal.call)
+        odds = legal.call / (to_win(seen.opening, seen.decision) + legal.call)
         return passive(seen) if value >= odds + self.call_margin + raised else fold_or_check(seen)
 
 

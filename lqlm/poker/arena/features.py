@@ -8,7 +8,7 @@ import numpy as np
 
 from lqlm.poker.cards import characteristics, rank, suit
 from lqlm.poker.record import ActKind, Hand
-from lqlm.poker.replay import Decision, replay
+from lqlm.poker.replay import Decision, replay, to_win
 from lqlm.poker.state import legal_words, word_of
 
 CLASSES = ("fold", "check", "call", "bet", "raise")
@@ -111,7 +111,7 @@ def size_in_pots(decision: Decision, total: int) -> float:
 
 def row_of(hand: Hand, decision: Decision, cards: Sequence[int], equity: Equity) -> list[float]:
     """The features of one decision."""
-    return [*_public(hand, decision), *_cards(cards, decision.board), *_equity(decision, cards, equity)]
+    return [*_public(hand, decision), *_cards(cards, decision.board), *_equity(hand, decision, cards, equity)]
 
 
 def _public(hand: Hand, decision: Decision) -> list[float]:
@@ -128,7 +128,7 @@ def _public(hand: Hand, decision: Decision) -> list[float]:
         order.index(seat) / len(order),
         decision.pot / big,
         call / big,
-        call / (decision.pot + call),
+        call / (to_win(hand, decision) + call),
         decision.stacks[seat] / big,
         max((decision.stacks[other] for other in others), default=0) / big,
         decision.bets[seat] / big,
@@ -167,8 +167,8 @@ def _cards(cards: Sequence[int], board: Sequence[int]) -> list[float]:
     ]
 
 
-def _equity(decision: Decision, cards: Sequence[int], equity: Equity) -> list[float]:
+def _equity(hand: Hand, decision: Decision, cards: Sequence[int], equity: Equity) -> list[float]:
     one = equity(cards, decision.board)
-    odds = decision.legal.call / (decision.pot + decision.legal.call)
+    odds = decision.legal.call / (to_win(hand, decision) + decision.legal.call)
     every = one ** (len(decision.live) - 1)
     return [one, every, every - odds]

@@ -9,7 +9,7 @@ from lqlm.poker.arena.recording import opening
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.showdowns import BOARD, live_cards
 from lqlm.poker.arena.table import Chairs, Deal, hand_in_steps
-from lqlm.poker.record import Act, Game, Hand, Limit, Post, PostKind, known_cards, player_of
+from lqlm.poker.record import Act, Game, Hand, Hole, Limit, Post, PostKind, known_cards, player_of
 from lqlm.poker.replay import in_hand
 
 Steps = Generator[Observation, Act, tuple[Hand, tuple[int, ...]]]
@@ -58,6 +58,18 @@ def check_playable(hand: Hand) -> str:
     if _paid(forced) != _paid(hand.posts):
         return f"{where}: its forced bets are not a small blind, a big blind and equal antes; take other hands"
     return ""
+
+
+def with_cards_for_all(hand: Hand) -> Hand:
+    """The record with some cards for every player of whom it tells none; no decision shows them.
+
+    Nothing that hangs on these cards is true of the hand: its results are left out.
+    """
+    known, each = known_cards(hand), hand.game.hole_cards
+    rest = iter(live_cards([*hand.boards[0], *(card for held in known.values() for card in held)]).tolist())
+    told = {seat: held for seat, held in known.items() if len(held) == each}
+    holes = (Hole(seat, told.get(seat) or tuple(next(rest) for _ in range(each))) for seat in in_hand(hand))
+    return dataclasses.replace(hand, holes=tuple(holes), results=())
 
 
 def _paid(posts: Iterable[Post]) -> list[tuple[int, str, int]]:

@@ -49,7 +49,8 @@ Policy = Callable[[InformationState], np.ndarray]
 
 
 @functools.cache
-def _load(game: str) -> tuple[Any, Any]:
+def load_game(game: str) -> tuple[Any, Any]:
+    """OpenSpiel, and one of the games as it knows it."""
     if game not in GAMES:
         raise UserError(f"no small game {game!r}; it is one of {', '.join(GAMES)}")
     try:
@@ -67,7 +68,7 @@ def information_states(game: str) -> tuple[InformationState, ...]:
     (12, ('check', 'bet'))
     """
     found: dict[str, InformationState] = {}
-    for state in _walk(_load(game)[1].new_initial_state()):
+    for state in _walk(load_game(game)[1].new_initial_state()):
         key = state.information_state_string()
         found.setdefault(key, _read(game, key, state.current_player(), tuple(state.legal_actions())))
     return tuple(found.values())
@@ -147,7 +148,7 @@ def from_table(table: Mapping[str, np.ndarray]) -> Policy:
 def _tabular(game: str, policy: Policy) -> Any:
     table = tabulate(game, policy)
     rows = {state.key: list(zip(state.actions, map(float, table[state.key]))) for state in information_states(game)}
-    return _load(game)[0].TabularPolicy(rows)
+    return load_game(game)[0].TabularPolicy(rows)
 
 
 def exploitability(game: str, policy: Policy) -> float:
@@ -160,12 +161,12 @@ def exploitability(game: str, policy: Policy) -> float:
     >>> round(exploitability("kuhn", uniform), 4)
     0.4583
     """
-    return float(_load(game)[0].exploitability(_load(game)[1], _tabular(game, policy)))
+    return float(load_game(game)[0].exploitability(load_game(game)[1], _tabular(game, policy)))
 
 
 def expected_value(game: str, policy: Policy, other: Policy) -> float:
     """What a policy wins from another, exactly, in antes per hand, the mean of both seats."""
-    spiel, loaded = _load(game)
+    spiel, loaded = load_game(game)
     mine, theirs = _tabular(game, policy), _tabular(game, other)
 
     def values(first: Any, second: Any) -> list[float]:
@@ -181,7 +182,7 @@ def cfr_plus(game: str, iterations: int) -> Policy:
         game: "kuhn" or "leduc".
         iterations: 1000 take a Leduc policy below 0.001.
     """
-    spiel, loaded = _load(game)
+    spiel, loaded = load_game(game)
     solver = spiel.CFRPlusSolver(loaded)
     for _ in range(iterations):
         solver.evaluate_and_update_policy()

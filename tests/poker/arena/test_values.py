@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lqlm.errors import UserError
+from lqlm.poker.arena.game_tree import facing, game_tree, policy_of, table_of
 from lqlm.poker.arena.language import small_game_prompt
 from lqlm.poker.arena.small_bots import RAISES, small_leaks, without
 from lqlm.poker.arena.small_games import (
@@ -17,19 +18,7 @@ from lqlm.poker.arena.small_games import (
     information_states,
     uniform,
 )
-from lqlm.poker.arena.values import (
-    action_values,
-    average_policy,
-    best_gain,
-    best_response,
-    facing,
-    game_tree,
-    own_reach,
-    policy_of,
-    reaches,
-    table_of,
-    value,
-)
+from lqlm.poker.arena.values import action_values, average_policy, best_gain, best_response, own_reach, reaches, value
 
 EACH = pytest.mark.parametrize("game", GAMES)
 SEEDS = st.integers(0, 2**16)
