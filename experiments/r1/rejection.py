@@ -109,18 +109,19 @@ def accepted(rows: Sequence[Row], threshold: float, keep: int) -> list[Row]:
 
 
 def pairs(rows: Sequence[Row], threshold: float) -> list[tuple[Row, Row]]:
-    """Of each problem that has both, the shortest accepted and the worst refused completion.
+    """Of each problem that has both, the shortest accepted and the worst refused completion that says anything.
 
     >>> texts = [("xx", 2, 1), ("x", 1, 1), ("y", 1, 0.5), ("", 0, 0)]
     >>> rows = [{"id": "a", "completion": text, "tokens": n, "reward": r} for text, n, r in texts]
     >>> [(chosen["completion"], rejected["completion"]) for chosen, rejected in pairs(rows, 1.0)]
-    [('x', '')]
+    [('x', 'y')]
     """
     refused: dict[str, Row] = {}
-    for row in rows:
+    told = [row for row in rows if row["completion"].strip()]
+    for row in told:
         if row["reward"] < threshold and row["reward"] < refused.get(row["id"], {"reward": threshold})["reward"]:
             refused[row["id"]] = row
-    return [(row, refused[row["id"]]) for row in accepted(rows, threshold, 1) if row["id"] in refused]
+    return [(row, refused[row["id"]]) for row in accepted(told, threshold, 1) if row["id"] in refused]
 
 
 def samples(folder: pathlib.Path) -> list[Row]:

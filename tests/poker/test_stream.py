@@ -76,20 +76,20 @@ def test_a_damaged_file_is_read_up_to_there_and_the_next_one_comes(tmp_path):
     whole = gzip.compress((texts.CASH + "\n\n\n").encode() * 200)
     (tmp_path / "a.txt.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "b.txt.gz").write_bytes(b"no gzip")
-    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as archive:
+    with tarfile.open(tmp_path / "c.tar", "w") as archive:
         for name in ("1.txt", "2.txt"):
             data = tarfile.TarInfo(name)
             data.size = len(texts.CASH.encode())
             archive.addfile(data, io.BytesIO(texts.CASH.encode()))
-    cut = (tmp_path / "c.tar.gz").read_bytes()
-    (tmp_path / "c.tar.gz").write_bytes(cut[: len(cut) - 60])
+    size = (tmp_path / "c.tar").read_bytes().rindex(b"*** SUMMARY")  # of the second member
+    (tmp_path / "c.tar").write_bytes((tmp_path / "c.tar").read_bytes()[:size])
     (tmp_path / "d.txt").write_text(texts.CASH)
     found = hands(tmp_path)
     skipped = [item for item in found if isinstance(item, Skipped)]
-    assert [pathlib.Path(s.file.split(":")[0]).name for s in skipped] == ["a.txt.gz", "b.txt.gz", "c.tar.gz"]
+    assert [pathlib.Path(s.file.split(":")[0]).name for s in skipped] == ["a.txt.gz", "b.txt.gz", "c.tar"]
     assert all("damaged" in s.reason for s in skipped) and skipped[1].line == 1
     read = [item.file.split("/")[-1].split(":")[0] for item in found if isinstance(item, Read)]
-    assert 0 < read.count("a.txt.gz") < 200 and read.count("c.tar.gz") >= 1 and read.count("d.txt") == 1
+    assert 0 < read.count("a.txt.gz") < 200 and read.count("c.tar") == 1 and read.count("d.txt") == 1
 
 
 FOREIGN = {
