@@ -10,7 +10,7 @@ Hardware:  1 GPU of 24 GiB; planned, not run: nothing here has run on a GPU yet.
 Minutes:   not measured yet; the paper: 210 + 90 + 270 on one RTX 3090, with another implementation.
 Expected:  not measured yet.
 Own logs:  PATH is a folder, an archive or a file of PokerStars text or PHH (the paper: a million hands); without it,
-           the bots' own.
+           the bots' own.  PPO asks the decisions of players whose cards a log tells, at least of those at showdowns.
 Model:     runs/opt-1.3b, made once where torch is: the tokenizer has no chat template of its own, and weights are read
            from safetensors only.  In Python, of transformers:
                tokenizer = AutoTokenizer.from_pretrained("facebook/opt-1.3b")
@@ -51,6 +51,7 @@ from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.kl_control import KLConfig
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.policy import Shapes
+from lqlm.tasks.poker import PokerConfig
 
 STAGES = ("logs", "hands", "selected", "prompts", "records", "sft", "pairs", "reward_model", "ppo", "evaluate")
 LENGTH = 768
@@ -74,6 +75,7 @@ def get_config(source: str = ""):
                 optim=OptimConfig(learning_rate=2e-4, schedule="cosine", warmup_steps=100, paging="none"),
                 run=RunSettings(steps=27_000, rows=4, packing=False, length=LENGTH, eval_batch=4, **often),
             ),
+            task=PokerConfig(source="", heldout_source="", cards="own", redraw=True),
             pairs=PairSettings(by="tiers"),
             reward_model=JudgeSettings(
                 heldout=512,

@@ -17,6 +17,7 @@ from experiments.decoding import first_texts, make_sampler
 from experiments.poker import evaluate, measure, models
 from experiments.poker.agent import Player
 from experiments.poker.contestants import player
+from experiments.poker.evaluate_tables import match_line
 from experiments.poker.files import fingerprint, read_rows, stamp, write_rows
 from experiments.poker.measure import Row
 from experiments.poker.pairs import READERS, as_legal, spread
@@ -57,7 +58,7 @@ def evaluate_stages(settings: PipelineExperiment) -> None:
         rules, kept = settings.logs.rules, folder / "matches"
         for row in measure.matches(lines([name]), agents, rules, held.hands, settings.seed, kept):
             found["matches"].append(row)
-            print(evaluate.match_line(row), flush=True)
+            print(match_line(row), flush=True)
     found["differences"] = list(measure.differences(lines(names), BASE, folder / "matches"))
     found["agreement"] = _agreement(settings, test, predictions)
     rows = [_row(name, found, spoken[name]) for name in names]

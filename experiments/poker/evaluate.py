@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from experiments.poker import evaluate_plots, measure
+from experiments.poker.evaluate_tables import match_line, tables
 from experiments.poker.measure import Row
 from lqlm.errors import UserError
 from lqlm.io.disk import write_atomic
@@ -157,100 +158,8 @@ def _table(path: pathlib.Path, folder: pathlib.Path, samples: int, seed: int) ->
 
 def report(found: Mapping[str, list[Row]], folder: pathlib.Path) -> None:
     """Print the tables; write them, the numbers and the plots."""
-    text = "\n\n".join(filter(None, map(_section, found.items())))
+    text = tables(found)
     write_atomic(folder / "evaluate.json", json.dumps(dict(found), indent=1) + "\n")
     write_atomic(folder / "table.txt", text + "\n")
     evaluate_plots.draw(found, folder)
     print(f"\n{text}\n\nwritten: {folder}")
-
-
-def _section(item: tuple[str, list[Row]]) -> str:
-    name, rows = item
-    if not rows:
-        return ""
-    head, line = {
-        "matches": (MATCH_HEAD, match_line),
-        "differences": (DIFFERENCE_HEAD, difference_line),
-        "widths": (WIDTHS_HEAD, widths_line),
-        "small games": (
-            f"{'game':6} {'policy':14} {'exploitability':>15} {'against cfr+':>13}  antes per hand",
-            game_line,
-        ),
-        "agreement": (AGREEMENT_HEAD, agreement_line),
-    }[name]
-    return "\n".join([head, *map(line, rows)])
-
-
-MATCH_HEAD = (
-    f"{'mbb per hand, 95%':32} {'hands':>6} {'as if independent':>20} {'duplicate':>18} {'+ all-in':>18} "
-    f"{'+ control variate':>18} {'illegal':>7} {'hands/s':>7} {'ms/decision':>11} {'tokens':>6}"
-)
-
-
-def match_line(row: Row) -> str:
-    """A line against one opponent, raw beside adjusted."""
-    who = named(row)
-    shown = [f"{mean:+9.0f} +- {half:5.0f}" for mean, half in row["mbb"].values()]
-    cells = f"{shown[0]:>20} {shown[1]:>18} {shown[2]:>18} {shown[3]:>18}"
-    cost = f"{row['hands per second']:7.0f} {1000 * row['seconds per decision']:11.2f} {_tokens(row):>6}"
-    return f"{who:32} {row['hands']:6} {cells} {row['illegal']:7} {cost}"
-
-
-def named(row: Row) -> str:
-    """Who plays whom: "a - 5 x b", and the game if it is not hold'em."""
-    game = "" if row.get("game", Game.HOLDEM.value) == Game.HOLDEM.value else " (Omaha)"
-    return f"{row['hero']} - {row['seats'] - 1} x {row['against']}{game}"
-
-
-def _tokens(row: Row) -> str:
-    return f"{row['tokens per prompt']:.0f}" if "tokens per prompt" in row else "-"
-
-
-DIFFERENCE_HEAD = (
-    f"{'more mbb per hand, 95%':32} {'than':>12} {'hands':>6} {'as if independent':>20} {'duplicate':>18} "
-    f"{'+ all-in':>18} {'+ control variate':>18} {'of two lines':>12}"
-)
-
-
-def difference_line(row: Row) -> str:
-    """What a hero wins more than another; the last column is the half width without the same cards."""
-    cells = [f"{mean:+9.0f} +- {half:5.0f}" for mean, half in row["mbb"].values()]
-    return (
-        f"{named(row):32} {row['than']:>12} {row['hands']:6} {cells[0]:>20} {cells[1]:>18} {cells[2]:>18} "
-        f"{cells[3]:>18} {row['unpaired']:12.0f}"
-    )
-
-
-WIDTHS_HEAD = (
-    f"{'width of intervals':20} {'lines':>5} {'hands':>6} {'duplicate':>9} {'+ all-in':>9} {'+ control variate':>18}"
-)
-
-
-def widths_line(row: Row) -> str:
-    """The median over the lines with so many seats, as if independent = 1."""
-    return (
-        f"{row['seats']:2} seats{'':12} {row['lines']:5} {row['hands']:6.2f} {row['duplicate']:9.2f} "
-        f"{row['all-in']:9.2f} {row['controlled']:18.2f}"
-    )
-
-
-def game_line(row: Row) -> str:
-    """A policy of a small game."""
-    return f"{row['game']:6} {row['policy']:14} {row['exploitability']:15.5f} {row['against cfr+']:+13.5f}"
-
-
-AGREEMENT_HEAD = (
-    f"{'agreement, 95% by session':34} {'accuracy':>20} {'macro F1':>20} {'calibration error':>20} "
-    f"{'sizing, log2':>20} {'after the flop':>14}"
-)
-
-
-def agreement_line(row: Row) -> str:
-    """A predictor."""
-    names = ("accuracy", "macro F1", "calibration error", "sizing error")
-    cells = ["{:.3f} [{:.3f},{:.3f}]".format(*row[name]) if name in row else "-" for name in names]
-    return (
-        f"{row['predictor']:34} "
-        + " ".join(f"{cell:>20}" for cell in cells)
-        + (f" {row['accuracy after the flop']:14.3f}")
-    )

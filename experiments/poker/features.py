@@ -24,7 +24,7 @@ from experiments.main import run_settings
 from experiments.poker import measure, prompts
 from experiments.poker.agent import AgentSettings, Player, open_player
 from experiments.poker.ask import AskSettings
-from experiments.poker.evaluate import AGREEMENT_HEAD, agreement_line
+from experiments.poker.evaluate_tables import AGREEMENT_HEAD, agreement_line
 from experiments.poker.files import read_rows, stamp, write_rows
 from experiments.poker.measure import Row
 from experiments.poker.pipeline_settings import PipelineExperiment

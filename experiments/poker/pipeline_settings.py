@@ -230,6 +230,9 @@ class PipelineExperiment:
         if isinstance(self.sft.adapter, LoraConfig) and self.sft.adapter.decomposes:
             raise UserError(f"sft.adapter.init is {self.sft.adapter.init!r}, which changes the base; take another")
 
+        if "habits" in self.ask.features and "evaluate" in self.stages:
+            raise UserError("ask.features: habits need the hands before, which matches do not tell; leave them out")
+
     def _check_stages(self) -> None:
         unknown = sorted(set(self.stages) - set(STAGES))
         if unknown or not self.stages:

@@ -7,6 +7,7 @@ the pseudonyms are made with.  Win rates come from training sessions only.
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.poker.files import fingerprint, finish, finished, read_rows, shards, stamp, write_rows
+from lqlm.errors import UserError
 from lqlm.io.disk import write_atomic
 from lqlm.poker import cards
 from lqlm.poker.codec import from_json, to_json
@@ -33,6 +35,9 @@ from lqlm.poker.select import (
 )
 
 PARTS = ("train", "valid", "test")
+
+ONE_IN = 16
+"""Hands that are looked for in other sessions: logs that are there twice share many, and memory stays small."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -87,15 +92,34 @@ def _key(folder: pathlib.Path) -> bytes:
 
 
 def _hands(files: Sequence[pathlib.Path], key: bytes) -> Iterator[tuple[str, Hand]]:
-    """Session and hand under pseudonyms, each hand once though two logs may hold it."""
-    seen = set[int]()
+    """Session and hand under pseudonyms, each hand once though two logs may hold it.
+
+    Raises:
+        UserError: for hands that are there in two sessions, as when two forms of the same logs were parsed: a split by
+            session would not keep them apart.
+    """
+    seen, played = set[int](), dict[int, str]()
     for file in files:
         for row in read_rows(file):
             hand = from_json(row["hand"])
+            if (digest := _play_of(hand)) and played.setdefault(digest, row["session"]) != row["session"]:
+                raise UserError(
+                    f"sessions {played[digest]!r} and {row['session']!r} hold the same hand; parse one form of these "
+                    "logs, or a part of the split would know the other's hands"
+                )
             name = hash((hand.site, hand.hand_id, row["session"])) if hand.hand_id else None
             if name is None or name not in seen:
                 yield row["session"], anonymise(hand, key)
             seen |= {name} if name is not None else set()
+
+
+def _play_of(hand: Hand) -> int:
+    """A digest of what was played and dealt, of one in `ONE_IN` hands that saw a flop; 0 of all others."""
+    if len(hand.boards[0]) < 3:
+        return 0
+    acts = [[(act.kind.value, round(act.amount / hand.big_blind, 4)) for act in acts] for acts in hand.streets]
+    digest = int.from_bytes(hashlib.blake2b(repr((hand.boards, acts)).encode(), digest_size=8).digest())
+    return digest if digest % ONE_IN == 0 else 0
 
 
 def _rates(files: Sequence[pathlib.Path], key: bytes, split: Split, least: int) -> dict[str, WinRate]:

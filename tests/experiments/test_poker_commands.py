@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.poker import files
+from experiments.poker import files, select
 from experiments.poker.__main__ import COMMANDS, dispatch
 from lqlm.poker.pokerstars import render
 from lqlm.poker.prompts import read_compact, read_prompt
@@ -111,6 +111,16 @@ def test_win_rates_come_from_training_sessions_only(logs, tmp_path):
     assert json.loads((tmp_path / "none" / "players.json").read_text()) == []
     tiers = {seat["tier"] for row in rows(tmp_path / "none" / "test.jsonl") for seat in row["known"].values()}
     assert tiers == {"unknown"}
+
+
+def test_logs_that_are_there_in_two_forms_are_refused(logs, tmp_path, monkeypatch, capsys):
+    """Under other session names: the same hand could be learned from and be asked about in the test."""
+    monkeypatch.setattr(select, "ONE_IN", 1)
+    text = (logs / "0.txt").read_text(encoding="utf-8")
+    (logs / "again.txt").write_text(text.replace("Table '", "Table 'Other "), encoding="utf-8")
+    run("parse", logs, "--out", tmp_path / "hands")
+    assert dispatch(["select", str(tmp_path / "hands"), "--out", str(tmp_path / "selected")]) == 2
+    assert "hold the same hand; parse one form of these logs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

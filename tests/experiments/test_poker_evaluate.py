@@ -9,11 +9,13 @@ import pytest
 from experiments.poker import evaluate, measure, models
 from experiments.poker.__main__ import dispatch
 from experiments.poker.ask import AskSettings, tokens_of
+from experiments.poker.evaluate_tables import confusion_text, tables
 from experiments.poker.measure import Line
 from experiments.poker.prompts import ANSWERS
 from lqlm.errors import UserError
 from lqlm.poker.answers import read_answer
 from lqlm.poker.arena.bots import BOTS
+from lqlm.poker.arena.features import CLASSES
 from lqlm.poker.arena.match import mbb, play_match
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.policy import Shapes
@@ -139,3 +141,15 @@ def test_widths_are_medians_over_lines():
     (found,) = measure.widths(rows)
     assert found["duplicate"] == pytest.approx(0.6) and found["controlled"] == pytest.approx(0.2)
     assert np.isnan(measure.widths([{"seats": 3, "mbb": {key: [0, 0] for key in "abcd"}}])[0]["hands"])
+
+
+def test_confusion_in_percent():
+    rows = [{"predictor": "model", "confusion": [[3, 0, 1, 0, 0], [0, 2, 0, 0, 0], [0] * 5, [0] * 5, [0, 0, 0, 0, 1]]}]
+    lines = confusion_text(rows).splitlines()
+    assert lines[0] == "confusion in percent: model" and lines[1].split() == ["taken", *CLASSES, "of"]
+    assert [line.split() for line in lines[2:]] == [
+        ["fold", "75.0", "0.0", "25.0", "0.0", "0.0", "4"],
+        ["check", "0.0", "100.0", "0.0", "0.0", "0.0", "2"],
+        ["raise", "0.0", "0.0", "0.0", "0.0", "100.0", "1"],
+    ]
+    assert tables({"agreement": []}) == ""

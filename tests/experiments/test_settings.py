@@ -21,6 +21,7 @@ from experiments.grpo.settings import GRPOExperiment, RunSettings
 from experiments.online_dpo.settings import OnlineDPOExperiment
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
+from experiments.poker import tuning
 from experiments.poker.pipeline_settings import PipelineExperiment
 from experiments.poker.self_play_settings import SelfPlayExperiment
 from experiments.poker.small_games_settings import SmallGamesExperiment
@@ -233,6 +234,8 @@ def test_a_committed_config(file):
         assert scheduled(settings, updates).total_steps == updates
         make_optimizer(scheduled(settings, updates))
         assert target_names(getattr(settings.adapter, "targets", ("all-linear",)))
+    if isinstance(settings, PipelineExperiment):
+        tuning.check(settings)
     for name, reward in getattr(settings, "rewards", {}).items():
         bind(RewardSpec(name, reward.function, reward.weight, reward.params))
 
