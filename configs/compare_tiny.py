@@ -44,6 +44,8 @@ STEP_BY_STEP = (
     "--config.task.train=1280",
     "--config.task.template=Work out {expression}.",
     "--config.sampling.max_new_tokens=32",
+    "--config.run.steps=100",
+    "--config.run.eval_every=10",
 )
 
 
