@@ -12,12 +12,17 @@ from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.load import LoadedModel
 from lqlm.io.tokenizer import Tokenizer
+from lqlm.models.kv_cache import CacheFormat
 from lqlm.sharding import replicated
 from lqlm.types import PyTree
 
 
 def make_sampler(
-    model: LoadedModel, sampling: SamplingConfig, group: int, mesh: Mesh | None = None
+    model: LoadedModel,
+    sampling: SamplingConfig,
+    group: int,
+    mesh: Mesh | None = None,
+    cache: CacheFormat = "model",
 ) -> Callable[..., Completions]:
     """``(base, adapters, prompts_BP, prompt_mask_BP, key) -> Completions``, compiled.
 
@@ -26,9 +31,8 @@ def make_sampler(
     eos_ids, pad_id = model.tokenizer.eos_ids, model.tokenizer.pad_id
 
     def sample(base: PyTree, adapters: PyTree, tokens: jax.Array, mask: jax.Array, key: jax.Array) -> Completions:
-        return generate(
-            base, adapters, tokens, mask, key, model.config, sampling, group=group, eos_ids=eos_ids, pad_id=pad_id
-        )
+        arrays = (base, adapters, tokens, mask, key)
+        return generate(*arrays, model.config, sampling, group=group, eos_ids=eos_ids, pad_id=pad_id, cache=cache)
 
     run = compiled(sample, mesh, replicated)
 

@@ -100,7 +100,7 @@ def fixed_scores(run: GRPORun, adapters: PyTree, reference: PyTree | None, batch
     """Of the batch under the reference (``ref``) and the policy that drew it (``old``, ``entropy``): what is needed."""
     setup, settings = run.setup, run.setup.settings
     base, cfg, found = setup.model.base, settings.grpo, {}
-    sampled = np.asarray(batch.completion_mask_BGC).sum().item()
+    sampled = np.asarray(whole(batch.completion_mask_BGC)).sum().item()
     with run.timers.phase("logprob") as lap:
         if cfg.beta:
             found["ref"] = setup.functions.score(base, reference, batch)
@@ -122,7 +122,7 @@ def compare(run: GRPORun, drawn: Drawn, fixed: dict[str, Array]) -> Array:
     if drawn.advantages_BG is not None:
         return jnp.asarray(drawn.advantages_BG)
     rewards, mask = jnp.asarray(drawn.rewards_BG), jnp.asarray(drawn.rollout.completions.mask_BGC)
-    samples = {name: jnp.asarray(np.asarray(x)[:, : rewards.shape[1]]) for name, x in fixed.items()}
+    samples = {name: jnp.asarray(np.asarray(whole(x))[:, : rewards.shape[1]]) for name, x in fixed.items()}
     if settings.grpo.beta and settings.grpo.kl_place == "reward":
         arrays = samples["old"], samples["ref"], mask
         rewards = penalized_rewards(rewards, *arrays, settings.grpo.beta, settings.grpo.kl)

@@ -17,6 +17,7 @@ from experiments.rollouts.sample import Rollout, completion_metrics, progress, r
 from experiments.run import Run
 from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.step import TrainState
+from lqlm.sharding import whole
 from lqlm.tasks.base import batch_at
 
 OnlineRun = Run[OnlineDPOSetup]
@@ -50,7 +51,7 @@ def make_pairs(run: OnlineRun, drawn: Rollout, rewards_BG: np.ndarray) -> PairBa
     batch = batched(setup.mesh, setup.functions.paired(groups, jnp.asarray(rewards_BG)))
     with run.timers.phase("logprob") as lap:
         ref = jax.block_until_ready(setup.functions.reference(setup.model.base, batch))
-        lap.tokens += np.asarray(batch.completion_mask_BGC).sum().item()
+        lap.tokens += np.asarray(whole(batch.completion_mask_BGC)).sum().item()
     return batch.replace(ref_logp_BGC=ref)  # type: ignore[attr-defined]
 
 

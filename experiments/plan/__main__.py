@@ -8,8 +8,8 @@ usage: python -m experiments.quantize --plan [--config FILE] [--config.KEY=VALUE
   python -m experiments.quantize --plan --config configs/plan.py:ia3 --config.model=model.gguf --config.gpu_gib=8
 
 The training step itself is compiled ahead of time for the CPU backend of XLA, and the figures are those of its
-memory_analysis(); no weight is read or fetched.  configs/plan.py:KIND plans an adapter of that kind (lora, ia3, prompt,
-prefix, full).
+memory_analysis(); no weight is read or fetched.  Of a step that samples (ppo, grpo) the rollouts are planned too.
+configs/plan.py:KIND plans an adapter of that kind (lora, ia3, prompt, prefix, full).
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from experiments import command
 from experiments.configdict import from_config
 from experiments.plan.advice import Suggestion, advise
 from experiments.plan.memory import GIB, Usage, measure
+from experiments.plan.rollouts import STEPS, Rollouts, rollouts_of
 from experiments.plan.settings import PlanSettings, job_of
 from experiments.plan.steps import Job
 from lqlm.io.disk import write_atomic
@@ -35,14 +36,17 @@ def main(config: Any) -> None:
     settings = from_config(PlanSettings, config)
     jax.config.update("jax_platforms", "cpu")  # the same figures on every machine
     command.use_compilation_cache()
-    room = round((settings.gpu_gib - settings.reserve_gib) * GIB)
+    room = _room(settings)
     plan = functools.cache(functools.partial(measure, step=settings.step))
     job = job_of(settings)
     usage = plan(job)
     suggestions = advise(job, room, plan) if usage.device > room and settings.suggest else []
     print(text(settings, job, usage, suggestions))
+    sampled = rollouts_of(job, usage, settings.merge) if settings.step in STEPS else None
+    if sampled:
+        print(sampling_text(settings, sampled))
     if settings.json:
-        write_atomic(settings.json, as_json(settings, usage, suggestions))
+        write_atomic(settings.json, as_json(settings, usage, suggestions, sampled))
 
 
 def text(settings: PlanSettings, job: Job, usage: Usage, suggestions: list[Suggestion]) -> str:
@@ -60,22 +64,38 @@ def text(settings: PlanSettings, job: Job, usage: Usage, suggestions: list[Sugge
     return "\n".join(lines)
 
 
-def _verdict(settings: PlanSettings, usage: Usage, start: str = "it ") -> str:
-    room = settings.gpu_gib - settings.reserve_gib
-    spare = room - usage.device / GIB
+def _room(settings: PlanSettings) -> int:
+    return round((settings.gpu_gib - settings.reserve_gib) * GIB)
+
+
+def _verdict(settings: PlanSettings, held: Usage | Rollouts, start: str = "it ") -> str:
+    spare = (_room(settings) - held.device) / GIB
     words = f"fits, {spare:.2f} GiB to spare" if spare >= 0 else f"does not fit: {-spare:.2f} GiB too much"
     return f"{start}{words}, on a GPU of {settings.gpu_gib:g} GiB less {settings.reserve_gib:g} in reserve"
 
 
-def as_json(settings: PlanSettings, usage: Usage, suggestions: list[Suggestion]) -> str:
+def sampling_text(settings: PlanSettings, sampled: Rollouts) -> str:
+    """What its rollouts hold, for a person."""
+    held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in dataclasses.asdict(sampled).items() if size)
+    lines = [f"its rollouts hold {sampled.device / GIB:.2f} GiB: {held}"]
+    lines.append(_verdict(settings, sampled, "sampling "))
+    if sampled.device > _room(settings) and sampled.copy:
+        lines.append(f"  run.merge=False is {sampled.copy / GIB:.2f} GiB less, and slower")
+    return "\n".join(lines)
+
+
+def as_json(
+    settings: PlanSettings, usage: Usage, suggestions: list[Suggestion], sampled: Rollouts | None = None
+) -> str:
     """The plan as JSON, in bytes."""
 
     def facts(usage: Usage) -> dict[str, Any]:
         return dataclasses.asdict(usage) | {"device": usage.device, "parts": usage.parts}
 
     found = {
-        "fits": usage.device <= (settings.gpu_gib - settings.reserve_gib) * GIB,
+        "fits": max(usage.device, sampled.device if sampled else 0) <= _room(settings),
         "usage": facts(usage),
+        "rollouts": dataclasses.asdict(sampled) | {"device": sampled.device} if sampled else None,
         "suggestions": [{"change": s.change.words, "usage": facts(s.usage)} for s in suggestions],
         "jax": jax.__version__,
         "settings": dataclasses.asdict(settings),

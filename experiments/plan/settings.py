@@ -26,6 +26,7 @@ class PlanSettings:
         length: tokens of a row; of a prompt and a completion together.
         completion: of these; 0: half of them.
         group: completions of a prompt (PPO, GRPO).
+        merge: sample from a dense copy with the adapters merged in (``run.merge`` of PPO and GRPO).
         micro_batches: parts of the batch whose gradients are accumulated.
         remat: what is computed again in the backward pass (``lqlm.models.remat``): ``none``, ``full``, ``dots``,
             ``projections`` or ``offload``.
@@ -47,6 +48,7 @@ class PlanSettings:
     length: int = 512
     completion: int = 0
     group: int = 4
+    merge: bool = True
     micro_batches: int = 1
     remat: Remat = "full"
     logprob_chunk: int = 256

@@ -52,7 +52,8 @@ def reward(run: Run, items: Sequence[Item], completions: Completions) -> tuple[R
         for b, item in enumerate(items)
         for g, text in enumerate(texts[b])
     ]
-    score = functools.partial(score_all, setup.rewards, task=setup.task, timeout_s=setup.settings.run.reward_timeout)
+    timeout = setup.settings.run.reward_timeout
+    score = functools.partial(score_all, setup.rewards, task=setup.task, timeout_s=timeout, some=True)
     with run.timers.phase("reward"):
         rewards = shared_rewards(score, samples)
         if judge := setup.sampling.judge:

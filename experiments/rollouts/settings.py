@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from experiments.settings import Experiment, LoopSettings, ModelSettings
 from lqlm.adapters.configs import FullConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
+from lqlm.models.kv_cache import CacheFormat
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.gym import GymConfig
@@ -44,12 +45,16 @@ class RolloutSettings(LoopSettings):
         steps: rollouts in all; the learning-rate schedule spans them.
         prompts: B, prompts of a step; ``micro_batches`` divides it.
         merge: sample from a dense copy with the adapters merged in, made anew for each rollout.
+        cache: how keys and values are stored while sampling: as the ``model`` computes them, or in ``bfloat16``,
+            ``fp8`` or ``int8``, for less memory and samples of a policy that is a little another one
+            (`lqlm.models.kv_cache`).
         prompt_buckets: allowed prompt lengths; empty is one bucket that holds the longest prompt of the task.
         reward_timeout: seconds that one reward may take.
     """
 
     prompts: int = 8
     merge: bool = True
+    cache: CacheFormat = "model"
     prompt_buckets: tuple[int, ...] = ()
     reward_timeout: float = 5.0
 
@@ -57,6 +62,8 @@ class RolloutSettings(LoopSettings):
         """Refuse what has no meaning, before any work."""
         super().__post_init__()
         self.at_least(1, "prompts")
+        if self.cache not in get_args(CacheFormat):
+            raise UserError(f"run.cache is {self.cache!r}; use one of {', '.join(get_args(CacheFormat))}")
         if self.reward_timeout <= 0 or any(size < 1 for size in self.prompt_buckets):
             raise UserError(
                 f"run.reward_timeout is {self.reward_timeout}, run.prompt_buckets {self.prompt_buckets}; "
@@ -108,6 +115,11 @@ class RolloutExperiment(Experiment):
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
         super().__post_init__()
+        if self.sampling.stop:
+            raise UserError(
+                f"sampling.stop is {self.sampling.stop}: rollouts compare no texts; leave it empty, and reward no text "
+                "behind an answer"
+            )
         if self.reward_model.path and "reward_model" in self.rewards:
             raise UserError("rewards.reward_model has the name of the learned reward; call it something else")
         if self.reward_model.path and (

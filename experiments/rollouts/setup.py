@@ -50,7 +50,7 @@ def build_sampling(settings: RolloutExperiment, model: LoadedModel, group: int, 
     """Jit what samples ``group`` completions of each prompt, and the greedy one of evaluations."""
     return Sampling(
         trained.policy(settings.adapter, settings.run.merge, mesh, model.config),
-        make_sampler(model, settings.sampling, group, mesh),
+        make_sampler(model, settings.sampling, group, mesh, settings.run.cache),
         make_sampler(model, dataclasses.replace(settings.sampling, temperature=0.0), 1, mesh),
         load_judge(settings.reward_model, model, mesh),
     )

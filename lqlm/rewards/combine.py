@@ -94,12 +94,25 @@ class Rewards:
         components: name -> float32 [n], before weighting; 0 where the function failed.
         errors: failures, counted over samples and components.
         first_error: one line on the first of them, or None.
+        failed: name -> samples on which the function failed, and one line on the first cause.
     """
 
     total: np.ndarray
     components: dict[str, np.ndarray]
     errors: int
     first_error: str | None
+    failed: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
+
+    def checked(self) -> "Rewards":
+        """These, if no component has failed on every sample.
+
+        Raises:
+            UserError: naming it.
+        """
+        for count, cause in self.failed.values():
+            if count == len(self.total):
+                raise UserError(cause)
+        return self
 
 
 def _import(module: str, path: str) -> Any:
@@ -219,6 +232,7 @@ def score_all(
     *,
     task: Task | None,
     timeout_s: float | None,
+    some: bool = False,
 ) -> Rewards:
     """Rewards of all samples: ``total = sum_k weight_k * component_k``.
 
@@ -230,11 +244,12 @@ def score_all(
         samples: n completions.
         task: for functions that ask for it.
         timeout_s: seconds for one function on one sample; None: no limit.  See `within` for where it holds.
+        some: these are some of a step's samples; whether a component fails on every one is asked of all of them.
     """
     if timeout_s is not None and not timeout_s > 0:
         raise UserError(f"rewards: timeout_s={timeout_s} is not positive; give seconds, or None for no limit")
     bound = [bind(reward) if isinstance(reward, RewardSpec) else reward for reward in rewards]
-    components, failures = {}, []
+    components, failures, all_failed = {}, [], {}
     for reward in bound:
         results = [_value(reward, sample, task, timeout_s) for sample in samples]
         components[reward.name] = np.array([value for value, _ in results], np.float32)
@@ -243,10 +258,15 @@ def score_all(
             for i, (_, cause) in enumerate(results)
             if cause is not None
         ]
-        if failed and len(failed) == len(samples):
-            raise UserError(f"reward {reward.name!r} ({reward.path}) failed on every sample: {results[0][1]}")
+        if failed:
+            cause = next(cause for _, cause in results if cause is not None)
+            all_failed[reward.name] = (
+                len(failed),
+                f"reward {reward.name!r} ({reward.path}) failed on every sample: {cause}",
+            )
         failures += failed
     total = np.zeros(len(samples), np.float32)
     for reward in bound:
         total += np.float32(reward.weight) * components[reward.name]
-    return Rewards(total, components, len(failures), failures[0] if failures else None)
+    found = Rewards(total, components, len(failures), failures[0] if failures else None, all_failed)
+    return found if some else found.checked()

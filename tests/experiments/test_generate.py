@@ -8,12 +8,14 @@ import pytest
 from experiments.generate import __main__ as generate
 from experiments.generate.chat import Chat, talk
 from experiments.generate.prompts import finished
+from experiments.generate.report import table
 from experiments.generate.session import open_session
 from experiments.generate.settings import GenerateSettings
 from experiments.panel import __main__ as panel
 from experiments.panel.settings import PanelExperiment
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
+from lqlm.generation.requests import EngineStats
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.generation.slots import EngineConfig
 
@@ -184,3 +186,27 @@ def save_long(model, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
     return folder
+
+
+def test_the_report_says_every_figure():
+    stats = EngineStats(
+        prompts=3,
+        prompt_tokens=30,
+        tokens=20,
+        prefill_seconds=1.0,
+        decode_seconds=3.0,
+        steps=8,
+        refills=2,
+        places=40,
+        occupied=30,
+        cache_bytes=3 * 2**19,
+        first_token_seconds=[0.5, 0.1, 0.2],
+        token_seconds=[0.04, 0.01, 0.02],
+    )
+    assert table(stats).splitlines() == [
+        "prompts 3, of 30 tokens; tokens sampled 20, 5.0/s",
+        "prefill 1.00 s, decoding 3.00 s in 8 steps; 75% of the places in use, 2 refilled",
+        "key/value cache 1.5 MiB",
+        "time to first token: 100 / 200 / 500 ms",
+        "time per output token: 10 / 20 / 40 ms",
+    ]

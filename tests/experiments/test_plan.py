@@ -10,6 +10,7 @@ import pytest
 from experiments.plan import __main__ as command
 from experiments.plan.advice import advise, changes
 from experiments.plan.memory import GIB, Memory, Usage, in_transit, measure, memory_of
+from experiments.plan.rollouts import rollouts_of
 from experiments.plan.settings import PlanSettings, job_of
 from experiments.plan.shapes import SHAPES, abstract_base, llama, read_shape
 from experiments.plan.steps import Job, sft
@@ -187,6 +188,26 @@ def test_the_command_prints_and_writes(plan, tmp_path):
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["fits"] and sum(found["usage"]["parts"].values()) == found["usage"]["device"]
     assert found["suggestions"] == []
+
+
+def test_rollouts_are_planned_by_hand():
+    job = Job(TINY, batch=2, tokens=24, completion=8, group=3, dtype="float32")
+    memory = Memory(0, 0, 0, 15, 0, 0)
+    usage = Usage(base=10, adapters=20, moments=40, in_transit=0, memory=memory, logits=0, seconds=0.0)
+    found = rollouts_of(job, usage, merge=True)
+    assert (found.base, found.trained) == (10, 20 + 40 - 15)
+    assert found.copy == 2 * 7 * 64 * 64 * 4
+    assert found.cache == 2 * (16 + 3 * 8) * 2 * 2 * 2 * 32 * 4  # tokens; keys and values, layers, heads, width, bytes
+    assert found.logits == 2 * 4 * 2 * 3 * 64
+    assert rollouts_of(job, usage, merge=False).device == found.device - found.copy
+
+
+def test_sampling_is_planned_beside_the_update(plan, tmp_path):
+    ended = plan("--config.step=grpo", f"--config.json={tmp_path / 'plan.json'}")
+    assert "its rollouts hold" in ended.out and "sampling fits, 47.00 GiB" in ended.out
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found["fits"] and found["rollouts"]["copy"] > 0
+    assert "rollouts" not in plan().out
 
 
 def test_what_does_not_fit_is_said(plan):

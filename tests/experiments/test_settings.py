@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import pathlib
 import re
+import types
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,7 @@ from experiments.r1.settings import R1Experiment
 from experiments.report import ReportSettings
 from experiments.reward_model.settings import RewardModelExperiment
 from experiments.rollouts.settings import RewardSettings
+from experiments.rollouts.setup import build_sampling
 from experiments.settings import Experiment, ModelSettings, scheduled
 from experiments.sft.settings import DataSettings, ScratchSettings, SFTExperiment
 from experiments.sft.settings import RunSettings as SFTRunSettings
@@ -272,3 +274,25 @@ def test_sections_that_contradict_each_other(name):
     cls, sections, word = REFUSED[name]
     with pytest.raises(UserError, match=re.escape(word)):
         cls(**sections)
+
+
+def test_rollouts_refuse_texts_that_stop_and_caches_that_are_none():
+    config = load_config("configs/grpo_smollm2_arithmetic.py")
+    config.sampling.stop = ("\n",)
+    with pytest.raises(UserError, match="rollouts compare no texts; leave it empty"):
+        from_config(GRPOExperiment, config)
+    config.sampling.stop = ()
+    config.run.cache = "int4"
+    with pytest.raises(UserError, match=r"run\.cache|cache"):
+        from_config(GRPOExperiment, config)
+
+
+def test_the_cache_of_the_settings_is_that_of_the_rollouts(monkeypatch):
+    seen = []
+    monkeypatch.setattr("experiments.rollouts.setup.make_sampler", lambda *args: seen.append(args))
+    monkeypatch.setattr("experiments.rollouts.setup.load_judge", lambda *args: None)
+    config = load_config("configs/grpo_smollm2_arithmetic.py")
+    config.run.cache = "int8"
+    settings = from_config(GRPOExperiment, config)
+    build_sampling(settings, types.SimpleNamespace(config=None), 8, None)
+    assert seen[0][-1] == "int8" and seen[0][1] == settings.sampling

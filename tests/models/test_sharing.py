@@ -77,17 +77,34 @@ def test_every_policy_gives_the_same_value_and_gradient(remat):
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(found[1]))
 
 
-def temporaries(remat):
+def lowered(remat, quant=None, platforms=None):
+    """The gradient of 12 layers on abstract arrays."""
     cfg = tiny_config(layers=12, width=32, heads=4, kv_heads=4, head_dim=8, ffn=96)
-    base = jax.eval_shape(functools.partial(tiny_base, cfg=cfg), jax.random.key(0))
+    base = jax.eval_shape(functools.partial(tiny_base, cfg=cfg, quant=quant), jax.random.key(0))
     adapters = jax.eval_shape(lambda base: init_adapters(jax.random.key(0), base, LoraConfig(rank=2))[1], base)
     tokens, mask = jax.ShapeDtypeStruct((2, 96), jnp.int32), jax.ShapeDtypeStruct((2, 96), bool)
 
     def loss(adapters, base, tokens, mask):
         return jnp.sum(forward(base, adapters, tokens, mask, cfg, remat=remat))
 
-    memory = jax.jit(jax.grad(loss)).lower(adapters, base, tokens, mask).compile().memory_analysis()
-    return memory.temp_size_in_bytes
+    traced = jax.jit(jax.grad(loss)).trace(adapters, base, tokens, mask)
+    return traced.lower(lowering_platforms=platforms) if platforms else traced.lower()
+
+
+def temporaries(remat, quant=None):
+    return lowered(remat, quant).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("remat", ["full", "projections", "dots"])
+def test_no_policy_keeps_dequantized_weights(remat):
+    """All of them would be 12 x 13,312 floats."""
+    more = temporaries(remat, QuantConfig(block=32)) - temporaries(remat)
+    assert more < 12 * (4 * 32 * 32 + 3 * 32 * 96) * 4 / 2, more
+
+
+def test_what_is_offloaded_goes_to_the_host_of_a_gpu():
+    assert "pinned_host" in lowered("offload", platforms=("cuda",)).as_text()
+    assert "pinned_host" not in lowered("dots", platforms=("cuda",)).as_text()
 
 
 def test_what_the_policies_keep_is_ordered():

@@ -32,9 +32,9 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(places, workdir, *changes, code=ROOT, **env):
+def start(places, workdir, *changes, code=ROOT, of=("sft", "two_config"), **env):
     """One process of a run, of the sources that lie in a folder."""
-    command = [sys.executable, "-m", "experiments.sft", "--config", f"tests/sharding/two_config.py:{places}"]
+    command = [sys.executable, "-m", f"experiments.{of[0]}", "--config", f"tests/sharding/{of[1]}.py:{places}"]
     command += ["--cache=", f"--config.workdir={workdir}", *(f"--config.{change}" for change in changes)]
     return subprocess.Popen(
         command, cwd=code, env={**os.environ, **CACHE, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -63,6 +63,39 @@ def of_two(port, index, *changes):
 
 def losses(workdir):
     return [row["loss" if row["step"] else "eval/loss"] for row in read_jsonl(workdir / "metrics.jsonl")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grpo", "ppo", "online_dpo"])
+def test_samples_rewards_and_updates_are_those_of_one_process(places, tmp_path, name):
+    what, port, of = f"{name},{places.split(',')[0]}", free_port(), (name, "two_rollouts_config")
+    two = [start(what, tmp_path / "two", *of_two(port, i, "mesh=fsdp=2"), of=of) for i in (0, 1)]
+    one = start(what, tmp_path / "one", of=of)
+    for process in (*two, one):
+        status, _, err = ended(process, 400)
+        assert status == 0, err[-3000:]
+    rows, samples = (
+        [read_jsonl(tmp_path / folder / file)[first:] for folder in ("two", "one")]
+        for file, first in (("metrics.jsonl", 1), ("samples.jsonl", 0))
+    )
+    assert [[row["step"] for row in of_one] for of_one in rows] == [[1, 2]] * 2 and len(samples[0]) == 16
+    for found, wanted in zip(*samples):
+        assert found["completion"] == wanted["completion"] and found["rewards"] == wanted["rewards"]
+        assert found["logp"] == pytest.approx(wanted["logp"], abs=2e-4)
+    for found, wanted in zip(*rows):
+        for metric in ("loss", "grad_norm", "entropy", "reward", "reward_std"):
+            assert found[metric] == pytest.approx(wanted[metric], rel=1e-4, abs=1e-5), metric
+
+
+@pytest.mark.slow
+def test_process_0_is_lost_too(places, tmp_path):
+    """The one to which all others keep a connection, and which jax calls the coordinator."""
+    port, mesh = free_port(), "mesh=fsdp=2"
+    lost = start(places, tmp_path / "work", *of_two(port, 0, mesh), LQLM_TEST_KILL="2")
+    survivor = start(places, tmp_path / "work", *of_two(port, 1, mesh))
+    assert ended(lost)[0] == -9
+    status, errors, err = ended(survivor, 40)
+    assert status == 2 and len(errors) == 1 and "another process of the run was lost" in errors[0], err[-3000:]
 
 
 @pytest.mark.slow

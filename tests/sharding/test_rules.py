@@ -1,6 +1,9 @@
 """The rules of sharding on abstract trees, and the settings of a mesh."""
 
+import collections
+import contextlib
 import dataclasses
+import functools
 import json
 import types
 
@@ -22,7 +25,7 @@ from lqlm.layout import AXES, constrain, fit, on_mesh, parts, shardwise
 from lqlm.optim.chains import OptimConfig, make_optimizer
 from lqlm.quant.double import DoubleQuantized
 from lqlm.quant.qtensor import QTensor, QuantConfig, quantize
-from lqlm.rewards.combine import Rewards
+from lqlm.rewards.combine import Rewards, RewardSpec, Sample, score_all
 from lqlm.sharding import shardings, specs
 from tests.tiny import tiny_base, tiny_config
 
@@ -181,6 +184,20 @@ def test_alone_nothing_is_sent():
     assert gathered_texts("words") == ["words"]
 
 
+def in_three(monkeypatch, score, samples):
+    """What each of three processes finds: what they send is kept in a first round, and given to all in a second."""
+    sent = collections.defaultdict(list)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    for gather in (lambda x: sent[x.ndim].append(x) or x[None], lambda x: np.stack(sent[x.ndim])):
+        found = []
+        monkeypatch.setattr("experiments.hosts.multihost_utils.process_allgather", gather)
+        for index in range(3):
+            monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+            with contextlib.suppress(UserError):
+                found.append(shared_rewards(score, samples))
+    return found
+
+
 def test_rewards_of_several_processes_are_those_of_one(monkeypatch):
     values = np.arange(7, dtype=np.float32)
 
@@ -188,18 +205,31 @@ def test_rewards_of_several_processes_are_those_of_one(monkeypatch):
         found = np.array(samples, np.float32)
         return Rewards(2 * found, {"b": found, "a": -found}, int((found > 4).sum()), None)
 
-    sent = []
-    for index in (0, 1, 2):
-        monkeypatch.setattr(jax, "process_count", lambda: 3)
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        monkeypatch.setattr("experiments.hosts.multihost_utils.process_allgather", lambda x: sent.append(x) or x[None])
-        shared_rewards(score, values)
-    monkeypatch.setattr("experiments.hosts.multihost_utils.process_allgather", lambda x: np.stack(sent))
-    found, want = shared_rewards(score, values), score(values)
+    *_, found = in_three(monkeypatch, score, values)
+    want = score(values)
     np.testing.assert_array_equal(found.total, want.total)
     assert found.errors == want.errors == 2
     for name, component in want.components.items():
         np.testing.assert_array_equal(found.components[name], component)
+
+
+@pytest.mark.parametrize("failing", [{1, 4}, {0, 1, 2, 3, 4, 5, 6}])
+def test_a_reward_that_fails_on_one_share_is_counted_and_on_all_of_them_ends_the_run(monkeypatch, failing):
+    samples = [Sample("", str(n), "", 1, False) for n in range(7)]
+
+    def reward(completion):
+        if int(completion) in failing:
+            raise RuntimeError("no")
+        return 1.0
+
+    score = functools.partial(score_all, [RewardSpec("r", reward)], task=None, timeout_s=None, some=True)
+    found = in_three(monkeypatch, score, samples)
+    assert [rewards.errors for rewards in found] == ([2] * 3 if len(failing) == 2 else [])
+    if len(failing) == 2:
+        np.testing.assert_array_equal(found[0].total, [1, 0, 1, 1, 0, 1, 1])
+    else:
+        with pytest.raises(UserError, match="failed on every sample: RuntimeError: no"):
+            shared_rewards(score, samples)
 
 
 def test_a_cache_is_split_by_rows_and_heads():
