@@ -2,7 +2,7 @@
 
 Command:   python -m experiments.poker pipeline --config configs/poker_small.py
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   52, with other work beside it for about a quarter of the time.
+Minutes:   43, with nothing beside it but an editor's work.
 Expected:  one seed: SFT agrees with .828 of 7,243 held-out decisions (macro F1 .692; boosted trees .863, .787); over
            10,000 hands a line it wins +561 +- 61 mbb a hand from a caller, -556 +- 451 from a random player; more than
            that, in this order: reward model +1843 +- 832, +261 +- 483; PPO -249 +- 41, -302 +- 313; GRPO +20 +- 20,

@@ -2,8 +2,10 @@
 
 Command:   python -m experiments.reward_model --config configs/reward_model_arithmetic.py
 Hardware:  2 CPU cores, 4 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   19 on one core, beside other jobs.
+Expected:  one seed: it does not learn to tell right from wrong: of 96 held-out pairs 60% are ranked right before, 40%
+           after 80 steps (a standard error is 5%), 58% of the last 320 training pairs; held-out loss 0.690 -> 0.725.
+           DPO on the same pairs does (configs/dpo_arithmetic.py).
 """
 
 from experiments.configdict import as_config

@@ -5,10 +5,13 @@ usage: python -m experiments.generate [--config FILE] [--config.SECTION.KEY=VALU
   python -m experiments.generate
   python -m experiments.generate --config.adapter=runs/grpo_smollm2_arithmetic/adapter --config.sampling.temperature=0
   python -m experiments.generate --config.input=prompts.jsonl --config.output=completions.jsonl --config.engine.slots=16
+  python -m experiments.generate --config.input=prompts.jsonl --config.search=beam --config.beam.beams=8 \\
+      --config.beam.n_best=3
 
 A line of the input is {"prompt": "text to go on with"} or {"messages": [{"role": "user", "content": "..."}]}, maybe
 with an "id" and "max_new_tokens"; whatever else it holds is copied.  A line of the output has "completions": a list of
---config.engine.group objects with text, finish (eos, stop or length) and tokens.  Lines come in the order in which
+--config.engine.group objects with text, finish (eos, stop or length) and tokens; of a beam, of --config.beam.n_best
+with their score, best first.  Lines come in the order in which
 they are done.  The same command goes on with an output that was begun.
 """
 
@@ -18,6 +21,7 @@ from typing import Any
 from experiments import command
 from experiments.configdict import from_config
 from experiments.generate.batch import complete
+from experiments.generate.beams import search_file
 from experiments.generate.chat import Chat, talk, typed
 from experiments.generate.report import table
 from experiments.generate.session import open_session
@@ -33,6 +37,9 @@ def main(config: Any) -> None:
     if not settings.input:
         session = open_session(dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, slots=1)))
         talk(Chat(session.answer, settings.system), typed())
+    elif settings.search == "beam":
+        print(f"{settings.output}: {search_file(settings)} prompts completed")
+        return
     else:
         session = open_session(settings)
         session.engine.warm_up()  # so that the speeds are without compilation

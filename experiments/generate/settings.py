@@ -1,9 +1,11 @@
 """The settings of generation: frozen dataclasses, which hold every default."""
 
 import dataclasses
+from typing import Literal
 
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
+from lqlm.generation.beam import BeamConfig
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.generation.slots import EngineConfig
 
@@ -38,12 +40,17 @@ class GenerateSettings(Answering):
         output: the JSONL file of completions; one that holds some already is gone on with.
         system: system message of conversations that have none; empty: none.
         logprobs: also write the log-probability of every token.
+        search: how a file is completed: ``sample`` (greedily at temperature 0), or the best that a ``beam`` finds, of
+            ``engine.slots`` prompts at once.
+        beam: the options of the latter, instead of those of ``sampling``.
     """
 
     input: str = ""
     output: str = "completions.jsonl"
     system: str = ""
     logprobs: bool = False
+    search: Literal["sample", "beam"] = "sample"
+    beam: BeamConfig = BeamConfig(max_new_tokens=256)
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
@@ -51,5 +58,10 @@ class GenerateSettings(Answering):
             raise UserError("output is empty; name the JSONL file that the completions go to")
         if self.input and self.input == self.output:
             raise UserError(f"input and output are both {self.input}; name another output")
+        if self.search == "beam" and (not self.input or self.engine.group != 1):
+            raise UserError(
+                "search 'beam' completes a file, and has beam.n_best for several completions; name config.input, and "
+                "leave engine.group at 1"
+            )
         if not self.input and self.engine.group != 1:
             raise UserError(f"engine.group is {self.engine.group}; a conversation has one answer, set it to 1")

@@ -15,9 +15,12 @@ from experiments.panel import __main__ as panel
 from experiments.panel.settings import PanelExperiment
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
+from lqlm.generation.beam import BeamConfig, beam_search
 from lqlm.generation.requests import EngineStats
+from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.generation.slots import EngineConfig
+from lqlm.io.load import load_model
 
 SMALL = [
     "--config.engine.prompt_buckets=(16, 32)",
@@ -210,3 +213,35 @@ def test_the_report_says_every_figure():
         "time to first token: 100 / 200 / 500 ms",
         "time per output token: 10 / 20 / 40 ms",
     ]
+
+
+def test_a_file_completed_by_a_beam(command, prompts, model, tmp_path):
+    lines = [json.loads(line) for line in prompts.read_text().splitlines()]
+    prompts.write_text("".join(json.dumps({k: v for k, v in x.items() if k != "max_new_tokens"}) + "\n" for x in lines))
+    options = [f"--config.input={prompts}", "--config.search=beam", "--config.beam.beams=3", "--config.beam.n_best=2"]
+    options += ["--config.beam.max_new_tokens=5", "--config.engine.slots=4", "--config.logprobs=True"]
+    ended = command(*options)
+    assert ended.status == 0 and "6 prompts completed" in ended.out
+    found = read(tmp_path / "out.jsonl")
+    assert len(found) == 6
+    loaded = load_model(str(model), None, "float32")
+    ends = {"eos_ids": loaded.tokenizer.eos_ids, "pad_id": loaded.tokenizer.pad_id}
+    beam = BeamConfig(max_new_tokens=5, beams=3, n_best=2)
+    row = pad_prompts([loaded.tokenizer.encode(lines[0]["prompt"])], 16, loaded.tokenizer.pad_id)
+    want = beam_search(loaded.base, None, *row, loaded.config, beam, **ends)
+    first = found["1"]["completions"]
+    assert [one["score"] for one in first] == pytest.approx(want.scores_BG[0].tolist(), abs=1e-4)
+    for rank, one in enumerate(first):
+        tokens = want.completions.tokens_BGC[0, rank][want.completions.mask_BGC[0, rank]].tolist()
+        assert one["token_ids"] == tokens and one["text"] == loaded.tokenizer.decode(tokens)
+        assert one["tokens"] == len(tokens) == len(one["logprobs"])
+    kept = (tmp_path / "out.jsonl").read_text()
+    assert "0 prompts completed" in command(*options).out and (tmp_path / "out.jsonl").read_text() == kept
+
+
+def test_a_beam_is_for_files(command, prompts):
+    assert "search 'beam' completes a file" in command("--config.search=beam").line()
+    assert (
+        "has its own max_new_tokens, which a beam cannot keep"
+        in command(f"--config.input={prompts}", "--config.search=beam", "--config.beam.max_new_tokens=5").line()
+    )

@@ -5,6 +5,7 @@ import fnmatch
 import json
 import math
 import pathlib
+import types
 
 import jax
 import numpy as np
@@ -13,11 +14,13 @@ from tensorboardX.proto.event_pb2 import Event
 
 from experiments import loop
 from experiments.grpo.setup import build
+from experiments.loop import learning_rate
 from experiments.workdir import finished
 from lqlm.io.checkpoint import Checkpoints
 from lqlm.io.curves import PANELS
 from lqlm.io.metrics import read_jsonl
 from lqlm.io.peft import load_peft
+from lqlm.optim.chains import OptimConfig
 from tests.experiments.conftest import run_all
 from tests.experiments.tiny_model import changed, tiny
 
@@ -100,6 +103,24 @@ def test_a_late_compilation_is_noticed(model, tmp_path, monkeypatch):
     run, _ = run_all(tiny(model, tmp_path, steps=2))
     assert rows(run)[2]["compilations"] > 0
     assert json.loads(run.workdir.summary.read_text())["compilations_after_first_step"] > 0
+
+
+def test_how_far_a_run_has_come_is_told_as_trl_tells_it(done):
+    run, _ = done
+    total, settings = 0, run.setup.settings
+    for step, row in enumerate(rows(run)[1:], 1):
+        total += row["tokens"]
+        assert row["num_tokens"] == total and row["step_time"] > 0
+        assert row["epoch"] == pytest.approx(step * settings.run.prompts / len(run.setup.task.train))
+        assert row["learning_rate"] == pytest.approx(settings.optim.learning_rate)
+
+
+def test_the_learning_rate_is_that_of_the_last_update():
+    """Two updates a step, four steps: 1, 7/8, 6/8, 5/8 ... of the rate fall on updates 0, 1, 2, 3."""
+    optim = OptimConfig(learning_rate=1.0, schedule="linear")
+    settings = types.SimpleNamespace(optim=optim, run=types.SimpleNamespace(steps=4, updates=2))
+    run = types.SimpleNamespace(setup=types.SimpleNamespace(settings=settings))
+    assert [learning_rate(run, done) for done in (1, 2, 4)] == pytest.approx([7 / 8, 5 / 8, 1 / 8])
 
 
 def test_samples_are_written(done):

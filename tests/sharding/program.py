@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.mesh import compiled, compiled_update, make_mesh
+from lqlm.adapters.configs import Ia3Config, LoraConfig
 from lqlm.algorithms.grpo import GRPOBatch, GRPOConfig, grpo_objective
 from lqlm.algorithms.step import init_state, make_update
 from lqlm.generation.decode import generate
@@ -24,6 +25,7 @@ from lqlm.optim.chains import OptimConfig, make_optimizer
 from lqlm.quant.mixed import dense, mixed_stack, unstack
 from lqlm.quant.qtensor import QTensor, QuantConfig, dequantize, quantize
 from lqlm.sharding import replicated, shard, shard_batch
+from tests.adapters.cases import random_adapters
 from tests.tiny import pad, ragged, tiny_adapters, tiny_base, tiny_config
 
 MESHES = ("data=8", "fsdp=8", "data=2,fsdp=2,tensor=2")
@@ -102,6 +104,28 @@ def update_of(mixed):
     return base, adapters, update, state, jax.device_get(jax.jit(update)(state, base, make_batch(), None))
 
 
+ADAM8 = OptimConfig(learning_rate=1e-2, eps=1e-3, optimizer="adamw8bit", paging="slice")
+OTHERS = {
+    "dora, 8-bit Adam by slices": (LoraConfig(rank=8, dora=True), ADAM8),
+    "ia3": (Ia3Config(), OptimConfig(learning_rate=1e-2, eps=1e-3)),
+}
+
+
+def other(name):
+    """One update of another kind of adapter, or by another optimizer, on a mesh of all axes, against one device."""
+    kind, optim = OTHERS[name]
+    base = tiny_base(jax.random.key(0), CFG, QUANT)
+    base["embed"] = 0.1 * base["embed"]
+    adapters, optimizer = random_adapters(base, kind), make_optimizer(optim)
+    update, mesh = make_update(grpo_objective(score, GRPOConfig(beta=0.1)), optimizer), make_mesh(MIXED)
+    state = init_state(jax.tree.map(jnp.array, adapters), optimizer)
+    one, metrics_one = jax.device_get(jax.jit(update)(state, base, make_batch(), None))
+    split, state = shard(mesh, base, CFG), shard(mesh, init_state(jax.tree.map(jnp.array, adapters), optimizer), CFG)
+    state, metrics = compiled_update(update, mesh, state, CFG)(state, split, shard_batch(mesh, make_batch()), None)
+    moved = far(one.adapters, adapters)
+    return {"metrics": far(metrics, metrics_one), "adapters": far(state.adapters, one.adapters), "moved": moved}
+
+
 @functools.cache
 def samples_of_one():
     """Samples of one device."""
@@ -178,6 +202,7 @@ def main(folder):
     found = {text: updated(text, pathlib.Path(folder)) for text in MESHES}
     for text in (MESHES[0], MESHES[2]):
         found[text] |= sampled(text)
+    found |= {name: other(name) for name in OTHERS}
     print(json.dumps(found))
 
 

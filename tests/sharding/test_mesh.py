@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.sharding.program import MESHES
+from tests.sharding.program import MESHES, OTHERS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA, FSDP, ALL = MESHES
@@ -41,6 +41,12 @@ def test_an_update_is_that_of_one_device(found, mesh):
     assert ours == pytest.approx(one, rel=1e-6)
     for name in ("metrics", "gradients", "adapters"):
         assert found[mesh][name] < 1e-5, name
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_so_is_that_of_other_adapters_and_optimizers(found, name):
+    assert found[name]["metrics"] < 1e-5 and found[name]["adapters"] < 1e-5
+    assert found[name]["moved"] > 1e-4
 
 
 @pytest.mark.parametrize("mesh", MESHES)
