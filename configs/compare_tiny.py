@@ -4,8 +4,10 @@ Command:   python -m experiments.compare --config configs/compare_tiny.py
 Remedies:  python -m experiments.compare --config configs/compare_tiny.py:remedies
 Steps:     python -m experiments.compare --config configs/compare_tiny.py:steps   (process supervision)
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   about 75 of one core (90 to 220 seconds a run).
+Expected:  greedy held-out accuracy 21% before; after 38,400 rollouts 28% (dapo) to 37% (dapo_static), with wide
+           intervals: at two and three seeds no method is told from plain GRPO (34%), but for what one of so many
+           comparisons is by chance; remedies with one update 27% to 34%; steps 23% before, 17% (grpo), 27% (process).
 
 The runs are those of configs/grpo_variants.py, with two updates on each rollout, as PPO's two epochs: with one, every
 ratio is 1, so that GSPO is GRPO, CISPO a mean over tokens, and nothing is ever clipped.  PPO, A2C and online DPO have

@@ -2,9 +2,9 @@
 
 Command:   python -m experiments.dpo --config configs/dpo_arithmetic.py
 Hardware:  2 CPU cores, 4 GiB of memory.
-Minutes:   13 for 25 of the 80 steps on one core, beside three other jobs.
-Expected:  one seed: after 20 steps 65.6% of 96 held-out pairs have the right sign, and the right answer is the likelier
-           one in 66.7% (50.0% before).
+Minutes:   58 on half of a core, beside other jobs.
+Expected:  one seed, 96 held-out pairs, before and after 20, 40, 60, 80 steps: the right answer is the likelier one in
+           50%, 67%, 74%, 79%, 78%; its implicit reward is the greater one in 66%, 71%, 76%, 76%; loss 0.693 -> 0.483.
 """
 
 from experiments.configdict import as_config

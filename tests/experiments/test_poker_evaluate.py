@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments.poker import evaluate, measure, models
+from experiments.poker import measure, models
 from experiments.poker.__main__ import dispatch
 from experiments.poker.ask import AskSettings, tokens_of
-from experiments.poker.evaluate_tables import confusion_text, tables
+from experiments.poker.evaluate_tables import confusion_text, named, tables
 from experiments.poker.measure import Line
 from experiments.poker.prompts import ANSWERS
 from lqlm.errors import UserError
@@ -67,7 +67,7 @@ def test_seats_games_and_leaks_in_one_command(tmp_path):
         ("Omaha", 2, 6),
         ("Omaha", 3, 6),
     ]
-    assert evaluate.named(found["matches"][3]) == "call - 2 x never-bluffs (Omaha)"
+    assert named(found["matches"][3]) == "call - 2 x never-bluffs (Omaha)"
 
 
 def test_a_line_is_what_play_match_plays_and_is_played_again_without_its_deals(tmp_path):

@@ -43,7 +43,7 @@ HOUSE = {
     *("reward", "reward_std", "kl", "kl_coef", "entropy", "ratio", "grad_norm", "loss", "completions/mean_length"),
     *("value/explained_variance", "value/mean", "rewards/reward_model/mean", "ptx_loss", "compilations"),
 }
-TIMING = ("wall", "seconds/", "tokens_per_second/", "compilations", "memory/")
+TIMING = ("wall", "step_time", "seconds/", "tokens_per_second/", "compilations", "memory/")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ KILLER = "--config.rewards.digits.function=tests.experiments.killer.digits"
 # What a shell starts in the background ignores Ctrl-C, and so would its child: this puts the default back. (A hook
 # between fork and exec would do it too, but JAX warns of every fork of a process with threads.)
 HEARING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-TIMING = ("wall", "seconds/", "memory/", "tokens_per_second/", "compilations")
+TIMING = ("wall", "step_time", "seconds/", "memory/", "tokens_per_second/", "compilations")
 MOMENTS = (
     "rename:checkpoints/0",  # at the end of the first save
     "reward:3",  # in the first step
