@@ -149,9 +149,9 @@ def beta_normalised_advantages(rewards_BG: Array, *, low: float = 0.0, high: flo
     Returns:
       float32 [B, G].
 
-    >>> print(beta_normalised_advantages(jnp.array([[1, 0, 0, 0], [1, 1, 1, 0]])).round(3))
-    [[ 0.717 -0.239 -0.239 -0.239]
-     [ 0.239  0.239  0.239 -0.717]]
+    >>> print((1000 * beta_normalised_advantages(jnp.array([[1, 0, 0, 0], [1, 1, 1, 0]]))).astype(int))
+    [[ 716 -238 -238 -238]
+     [ 238  238  238 -716]]
     """
     scaled = (rewards_BG.astype(jnp.float32) - low) / (high - low)
     rates = jnp.mean(scaled, axis=-1)

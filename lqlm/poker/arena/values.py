@@ -54,8 +54,9 @@ def _sums(places: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 def value(tree: GameTree, table_SA: np.ndarray) -> float:
     """What the first player wins, in antes per hand.
 
-    >>> tree = game_tree("kuhn")
+    >>> from lqlm.poker.arena.game_tree import game_tree, table_of
     >>> from lqlm.poker.arena.small_games import uniform
+    >>> tree = game_tree("kuhn")
     >>> round(value(tree, table_of(tree, uniform)), 4)
     0.125
     """
