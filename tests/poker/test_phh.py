@@ -107,3 +107,26 @@ def test_any_legal_hand_goes_round(seed, game):
     except HandError:  # without its cap the hand is another one
         return
     assert phh.parse(text) == hand
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "starting_stacks = 5",
+        "antes = ['x', 0, 0]",
+        "seats = 3",
+        "actions = ['d dh p1']",
+        "actions = ['d db']",
+        "actions = [['d'], 3]",
+        "blinds_or_straddles = 7",
+        "_lqlm_rake = 3",
+        "_lqlm_rake = '{}'",
+        "_lqlm_table = '3'",
+    ],
+)
+def test_a_field_of_another_form_is_a_hand_that_is_refused(line):
+    name = line.split(" = ")[0]
+    kept = [own for own in PLAIN.splitlines() if not own.startswith(f"{name} ")]
+    with pytest.raises(HandError) as error:
+        phh.parse("\n".join([*kept, line]))
+    assert "\n" not in str(error.value)
