@@ -68,6 +68,16 @@ def test_fresh_prompts_a_sequence_ratio_and_the_divergence_in_the_reward(model, 
     assert int(state.step) == 3
 
 
+def test_dynamic_sampling_compares_what_it_is_told_to(model, tmp_path):
+    """As DAPO compares accuracy: a penalty of length does not make a group of wrong answers worth learning from."""
+    part = types.SimpleNamespace(components={"right": np.zeros((1, 2))}, rewards_BG=np.array([[0.0, -0.5]]))
+    assert np.ptp(drawing._compared(part, Dynamic(1, component="right"))) == 0
+    assert np.ptp(drawing._compared(part, Dynamic(1))) == 0.5
+    settings(model, tmp_path, resampling=Dynamic(1, component="digits"))
+    with pytest.raises(UserError, match=r"resampling\.component 'right' is none of the rewards \(digits\)"):
+        settings(model, tmp_path, resampling=Dynamic(1, component="right"))
+
+
 def test_growing_groups_demonstrations_and_a_reference_that_follows(model, tmp_path):
     """And it resumes: the reference is in the checkpoint, the number of samples in the history."""
     make = lambda path, steps: settings(  # noqa: E731
