@@ -88,17 +88,6 @@ def test_samples_rewards_and_updates_are_those_of_one_process(places, tmp_path, 
 
 
 @pytest.mark.slow
-def test_process_0_is_lost_too(places, tmp_path):
-    """The one to which all others keep a connection, and which jax calls the coordinator."""
-    port, mesh = free_port(), "mesh=fsdp=2"
-    lost = start(places, tmp_path / "work", *of_two(port, 0, mesh), LQLM_TEST_KILL="2")
-    survivor = start(places, tmp_path / "work", *of_two(port, 1, mesh))
-    assert ended(lost)[0] == -9
-    status, errors, err = ended(survivor, 40)
-    assert status == 2 and len(errors) == 1 and "another process of the run was lost" in errors[0], err[-3000:]
-
-
-@pytest.mark.slow
 def test_a_lost_process_ends_the_run_and_one_process_goes_on(places, tmp_path):
     port, workdir = free_port(), tmp_path / "work"
     mesh = "mesh=fsdp=2"
