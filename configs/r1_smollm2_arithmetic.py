@@ -3,21 +3,36 @@
 Command:   python -m experiments.r1 --config configs/r1_smollm2_arithmetic.py
 Hardware:  2 CPU cores, 4 GiB of memory.
 Minutes:   57 on one core, beside two to four other jobs.
+Scenarios: configs/r1_smollm2_arithmetic.py:FILE of pairs of dialogues, such as harmless-base/test.jsonl.gz of
+           anthropics/hh-rlhf: the last stage has their prompts beside the problems, and a reward model trained on them.
 Expected:  one seed, greedy answers to 64 held-out problems after every stage (accuracy; answers in the form; words):
            base 0.109, 0.00, 25.4; cold start 0.281, 0.94, 6.7; reasoning 0.281, 1.00, 7.1; rejection 0.281, 1.00, 6.6;
            alignment 0.266, 1.00, 5.2.  The cold start brings the accuracy, the others form and brevity only.
 """
 
+import dataclasses
+from collections.abc import Mapping
+
 from experiments.configdict import as_config
 from experiments.grpo.settings import RunSettings as RLRun
-from experiments.pairs.settings import PairRunSettings
-from experiments.r1.settings import AlignmentStage, JudgeSettings, R1Experiment, RejectionStage, RLStage, SFTStage
+from experiments.pairs.settings import PairData, PairRunSettings
+from experiments.r1.settings import (
+    REASONING,
+    AlignmentStage,
+    JudgeSettings,
+    R1Experiment,
+    RejectionStage,
+    RLStage,
+    SFTStage,
+)
 from experiments.rollouts.settings import RewardSettings, ThinkSettings
 from experiments.sft.settings import RunSettings as SFTRun
 from lqlm.adapters.configs import LoraConfig
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig
 from lqlm.tasks.arithmetic import ArithmeticConfig
+from lqlm.tasks.pairs import PairConfig
+from lqlm.tasks.prompts import PromptsConfig
 
 RIGHT = RewardSettings("lqlm.rewards.functions.correct")
 FORM = RewardSettings("lqlm.rewards.format.think_format", weight=0.2)
@@ -28,12 +43,27 @@ SHORT = RewardSettings("lqlm.rewards.functions.length_penalty", weight=1.0, para
 OPTIM = OptimConfig(learning_rate=2e-4, schedule="cosine", warmup_steps=2)
 
 
-def get_config():
-    """The settings; each can be overridden on the command line."""
+def of_problems(reward: RewardSettings, others: Mapping) -> RewardSettings:
+    """A rule, for the problems alone where there are other scenarios."""
+    return dataclasses.replace(reward, scenarios=(REASONING,)) if others else reward
+
+
+def get_config(pairs: str = ""):
+    """The settings, with another scenario from a file of pairs if there is one."""
     sampling = SamplingConfig(max_new_tokens=48)
     sft = SFTRun(steps=20, rows=4, packing=False, eval_every=10, eval_batch=4, checkpoint_every=10)
     rl = RLRun(steps=20, prompts=4, group=8, eval_every=10, eval_items=32, checkpoint_every=10)
     pair = PairRunSettings(steps=10, pairs=4, eval_every=5, eval_batch=4, checkpoint_every=5)
+    judge, others = JudgeSettings(optim=OPTIM, run=pair), {}
+    if pairs:
+        others = {"general": PromptsConfig(source=pairs, prompt="chosen", limit=512, heldout=16)}
+        judge = JudgeSettings(
+            optim=OPTIM,
+            scenarios=("general",),
+            data=PairData(source=pairs, heldout=32),
+            text=PairConfig(max_prompt=64, max_completion=32, unusable="skip"),
+            run=dataclasses.replace(pair, steps=40, eval_every=20, checkpoint_every=10),
+        )
     return as_config(
         R1Experiment(
             workdir="runs/r1_smollm2_arithmetic",
@@ -53,11 +83,16 @@ def get_config():
                 run=sft,
             ),
             alignment=AlignmentStage(
-                judge=JudgeSettings(optim=OPTIM, run=pair),
-                rewards={"right": RIGHT, "form": FORM, "short": SHORT},
+                judge=judge,
+                others=others,
+                rewards={
+                    "right": of_problems(RIGHT, others),
+                    "form": of_problems(FORM, others),
+                    "short": of_problems(SHORT, others),
+                },
                 sampling=sampling,
                 optim=OPTIM,
-                run=rl,
+                run=dataclasses.replace(rl, prompts=8, max_prompt=96, eval_items=64) if others else rl,
             ),
         )
     )

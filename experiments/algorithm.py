@@ -45,7 +45,8 @@ class Algorithm:
             ``run.history["data"]``, so that a resumed run repeats it.
         evaluate: (run, state, step) -> metrics named ``eval/...``; step 0 is before the first.
         save: (run, state): writes the result of the run, when it is over.
-        watched: the metric that decides which adapters are the best, and whether more of it is better.
+        watched: the metrics of which the first that a run has decides which adapters are the best, and whether more
+            of it is better.
         shown: label -> metric, of the progress bar.
         speed: the phase whose tokens per second are shown there.
         panels: of the learning curves.
@@ -56,7 +57,11 @@ class Algorithm:
     one_step: Callable[[Any, TrainState, int], tuple[TrainState, dict[str, Any]]]
     evaluate: Callable[[Any, TrainState, int], dict[str, float]]
     save: Callable[[Any, TrainState], None]
-    watched: tuple[str, bool]
+    watched: tuple[tuple[str, ...], bool]
     shown: Mapping[str, str]
     speed: str
     panels: tuple[Panel, ...]
+
+    def watches(self, metrics: Mapping[str, Any]) -> str | None:
+        """The name of the metric that decides, of an evaluation or of a step with one."""
+        return next((name for name in self.watched[0] if name in metrics), None)

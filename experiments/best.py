@@ -27,7 +27,8 @@ class Watched:
 
 def best_step(run: Run) -> int:
     """The step of the best evaluation; the first of equals, and one that is no number is worse than any."""
-    name, more = run.algorithm.watched
+    more = run.algorithm.watched[1]
+    name = run.algorithm.watches(next(iter(run.history["eval"].values()))) or ""
 
     def value(item: tuple[str, dict[str, float]]) -> float:
         found = item[1][name] if more else -item[1][name]

@@ -53,6 +53,8 @@ def _field(hint: Any, value: Any) -> Any:
     """A value that may be of several types, such as ``float | None``, stays open to each on the command line."""
     if kinds(hint):
         return ConfigDict({KIND: kind_of(type(value)), **_fields(value)})
+    if isinstance(value, Mapping) and len(typing.get_args(hint)) == 2:
+        return ConfigDict({key: _field(typing.get_args(hint)[1], item) for key, item in value.items()})
     plain = as_config(value)
     several = typing.get_origin(hint) in (typing.Union, types.UnionType) and not isinstance(plain, ConfigDict)
     return FieldReference(plain, field_type=object) if several else plain

@@ -150,6 +150,6 @@ def _postfix(run: Run, metrics: dict[str, Any]) -> dict[str, str]:
     seconds = sum(v for k, v in metrics.items() if k.startswith("seconds/"))
     shown = {label: f"{metrics[name]:.3f}" for label, name in algorithm.shown.items()} | {"s": f"{seconds:.1f}"}
     shown["tok/s"] = f"{metrics.get(f'tokens_per_second/{algorithm.speed}', 0):.0f}"
-    if algorithm.watched[0] in metrics:
-        shown["held-out"] = f"{metrics[algorithm.watched[0]]:.3f}"
+    if name := algorithm.watches(metrics):
+        shown["held-out"] = f"{metrics[name]:.3f}"
     return shown

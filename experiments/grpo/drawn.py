@@ -30,7 +30,7 @@ class Drawn(NamedTuple):
         items: their problems.
         rollout: padded prompts and completions.
         rewards_BG: float32.
-        components: name -> float32 [B, G].
+        components: name -> float32 [B, G]; NaN where one does not judge.
         advantages_BG: where the groups have grown: they depend on samples that are not here; else None.
         metrics: of the first rollout, which every way of sampling shares, and the number of samples.
         rows: what a person may want to read of the first rollout.
@@ -104,8 +104,11 @@ def _dynamic(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:
 
 
 def _compared(part: Drawn, resampling: Dynamic) -> np.ndarray:
-    """The rewards that decide whether a group can teach, [B, G]."""
-    return part.components[resampling.component] if resampling.component else part.rewards_BG
+    """The rewards that decide whether a group can teach, [B, G]; the sum where the component does not judge."""
+    if not resampling.component:
+        return part.rewards_BG
+    values = part.components[resampling.component]
+    return np.where(np.isnan(values), part.rewards_BG, values)
 
 
 def _growing(run: Run, adapters: PyTree, step: int, key: jax.Array) -> Drawn:

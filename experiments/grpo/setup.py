@@ -56,7 +56,7 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
     check_rows(mesh, run_prompts=settings.run.prompts // settings.run.micro_batches)
     with beside(mesh):
         model = trained.load(settings.model, settings.adapter)
-        prompts = encode(task, model, settings)
+        task, prompts = encode(task, model, settings)
         base, adapters = trained.begin(keys(settings.seed)[0], model.base, settings)
         adapters = trained.started(adapters, settings, model.config)
         initial, state = trained.kept(adapters, settings.adapter), init_state(adapters, optimizer)

@@ -132,7 +132,7 @@ def compare(run: GRPORun, drawn: Drawn, fixed: dict[str, Array]) -> Array:
     weights = {name: part.weight for name, part in settings.rewards.items()}
     context = Context(
         rewards_BG=rewards,
-        components_KBG=jnp.stack([jnp.asarray(x) for x in drawn.components.values()]),
+        components_KBG=jnp.nan_to_num(jnp.stack([jnp.asarray(x) for x in drawn.components.values()])),
         weights_K=jnp.array(
             [weights.get(name, settings.reward_model.weight) for name in drawn.components], jnp.float32
         ),

@@ -10,7 +10,7 @@ from experiments.hosts import told_arrays
 from experiments.rollouts.sample import terminated
 from experiments.run import Run
 from lqlm.generation.decode import Completions
-from lqlm.rewards.combine import RewardSpec
+from lqlm.rewards.specs import RewardSpec
 from lqlm.rewards.steps import (
     StepSample,
     StepScores,

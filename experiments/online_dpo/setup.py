@@ -47,7 +47,7 @@ def build(settings: OnlineDPOExperiment) -> OnlineDPOSetup:
     check_rows(mesh, run_prompts=settings.run.prompts // settings.run.micro_batches)
     with beside(mesh):
         model = trained.load(settings.model, settings.adapter)
-        prompts = encode(task, model, settings)
+        task, prompts = encode(task, model, settings)
         base, adapters = trained.begin(keys(settings.seed)[0], model.base, settings)
         state = init_state(trained.started(adapters, settings, model.config), optimizer)
     model = dataclasses.replace(model, base=laid_out(mesh, base, model.config))

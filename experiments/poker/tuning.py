@@ -20,7 +20,7 @@ from experiments.sft.settings import DataSettings, SFTExperiment
 from lqlm.adapters.configs import AdapterConfig, FullConfig
 from lqlm.errors import UserError
 from lqlm.optim.chains import make_optimizer
-from lqlm.rewards.combine import RewardSpec, bind
+from lqlm.rewards.specs import RewardSpec, bind
 from lqlm.tasks.pairs import PairConfig
 from lqlm.tasks.poker import PokerConfig, poker_task
 from lqlm.tasks.records import InstructionConfig

@@ -83,7 +83,7 @@ def build_with(settings: ActorCriticExperiment, objective: MakeObjective, entrop
     check_rows(mesh, run_prompts=run.prompts // run.passes[1] // run.micro_batches)
     with beside(mesh):
         model = trained.load(settings.model, settings.adapter)
-        prompts, feed = encode(task, model, settings), read_rows(settings, model)
+        (task, prompts), feed = encode(task, model, settings), read_rows(settings, model)
         base, policy, value, value_adapter = begin(keys(settings.seed)[0], model, settings)
         reference = commit(jax.tree.map(jnp.copy, policy)) if settings.start else None
         state = init_state({"policy": policy, "value": value}, optimizer)

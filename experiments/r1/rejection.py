@@ -16,12 +16,12 @@ from experiments.keys import keys
 from experiments.r1.settings import R1Experiment, RejectionStage, seed_of
 from experiments.rollouts.prompts import BUCKET_MULTIPLE, build_task
 from experiments.rollouts.sample import terminated
-from experiments.rollouts.settings import RewardSettings
 from lqlm.errors import UserError
 from lqlm.generation.rollout import pad_prompts, round_up
 from lqlm.io.disk import write_atomic
 from lqlm.io.peft import WEIGHTS, load_peft
-from lqlm.rewards.combine import RewardFunction, RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
+from lqlm.rewards.specs import RewardFunction, Sample, bind_all
 from lqlm.tasks.base import Item, Task
 
 Row = dict[str, Any]
@@ -131,11 +131,7 @@ def samples(folder: pathlib.Path) -> list[Row]:
 
 def bind_rewards(stage: RejectionStage, task: Task) -> list[RewardFunction]:
     """The rewards that decide, checked against their functions."""
-    return bind_all([_spec(name, reward) for name, reward in stage.rewards.items()], task)
-
-
-def _spec(name: str, reward: RewardSettings) -> RewardSpec:
-    return RewardSpec(name, reward.function, reward.weight, reward.params)
+    return bind_all([reward.spec(name) for name, reward in stage.rewards.items()], task)
 
 
 def _batches(

@@ -5,8 +5,8 @@ import hashlib
 from collections.abc import Mapping
 
 from experiments.grpo.settings import RunSettings as RLRun
-from experiments.pairs.settings import PairRunSettings
-from experiments.rollouts.settings import RewardSettings, TaskSettings
+from experiments.pairs.settings import PairData, PairRunSettings
+from experiments.rollouts.settings import RewardSettings, ScenarioSettings
 from experiments.settings import ModelSettings
 from experiments.sft.settings import RunSettings as SFTRun
 from lqlm.adapters.configs import LoraConfig
@@ -15,8 +15,11 @@ from lqlm.algorithms.reward_model import RewardModelConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig
+from lqlm.tasks.pairs import PairConfig
 
 STAGES = ("cold_start", "reasoning", "rejection", "alignment")
+REASONING = "reasoning"
+"""The scenario of the pipeline's own task, where the last stage has others beside it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,9 @@ class RejectionStage(SFTStage):
         threshold: least total reward of an accepted completion.
         rewards: components of that reward.
         sampling: of the completions.
+        others: records of other kinds that are learned beside them (a file of any form that ``experiments.sft`` reads),
+            as the paper does, so that the rest is not forgotten; empty: none.
+        most_others: records of these, at most.
     """
 
     prompts: int = 0
@@ -85,31 +91,38 @@ class RejectionStage(SFTStage):
     threshold: float = 1.0
     rewards: Mapping[str, RewardSettings]
     sampling: SamplingConfig = SamplingConfig()
+    others: str = ""
+    most_others: int = 64
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
         super().__post_init__()
-        if min(self.batch, self.samples, self.keep) < 1 or self.prompts < 0:
+        if min(self.batch, self.samples, self.keep, self.most_others) < 1 or self.prompts < 0:
             raise UserError(
-                f"rejection: prompts {self.prompts}, batch {self.batch}, samples {self.samples}, keep {self.keep}; "
-                "give prompts 0 or more, the others 1 or more"
+                f"rejection: prompts {self.prompts}, batch {self.batch}, samples {self.samples}, keep {self.keep}, "
+                f"most_others {self.most_others}; give prompts 0 or more, the others 1 or more"
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JudgeSettings:
-    """The reward model of the last stage, trained on accepted against refused samples of the same problem.
+    """The reward model of the last stage.
 
     Attributes:
         weight: of its score in the reward; 0: there is none, and rules alone decide.
-        heldout: pairs that only its accuracy is measured on.
+        scenarios: those whose completions it judges; empty: all.
+        data: pairs of preferences; without a source, accepted against refused samples of the same problem, from the
+            stage before.
+        text: how pairs are read.
         reward: its loss.
         optim: how it is trained.
         run: how long, and what is written when.
     """
 
     weight: float = 0.2
-    heldout: int = 8
+    scenarios: tuple[str, ...] = ()
+    data: PairData = PairData(heldout=8)
+    text: PairConfig = PairConfig(unusable="skip")
     reward: RewardModelConfig = RewardModelConfig(center=0.01)
     optim: OptimConfig = OptimConfig(learning_rate=2e-4)
     run: PairRunSettings = PairRunSettings()
@@ -117,13 +130,21 @@ class JudgeSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignmentStage(RLStage):
-    """GRPO for rules and a reward model.
+    """GRPO for rules and a reward model, on the pipeline's task and other scenarios.
 
     Attributes:
         judge: the reward model.
+        others: scenario -> task, beside the pipeline's own, which is called ``reasoning``; rewards and reward model
+            name those that they judge.
     """
 
     judge: JudgeSettings = JudgeSettings()
+    others: Mapping[str, ScenarioSettings] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning, before any work."""
+        if REASONING in self.others:
+            raise UserError(f"alignment.others has {REASONING!r}, the scenario of the pipeline's task; rename yours")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +172,7 @@ class R1Experiment:
     zero: bool = False
     model: ModelSettings = ModelSettings()
     adapter: LoraConfig = LoraConfig()
-    task: TaskSettings
+    task: ScenarioSettings
     eval_items: int = 0
     cold_start: SFTStage = SFTStage()
     reasoning: RLStage

@@ -1,26 +1,27 @@
 """Each stage as an experiment of its own, whose results lie in a folder of the pipeline's."""
 
+import dataclasses
+import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from experiments.grpo.algorithm import GRPO
 from experiments.grpo.settings import GRPOExperiment
 from experiments.main import run_settings
-from experiments.pairs.settings import PairData
 from experiments.r1.rejection import conversation, pairs, reject, samples
-from experiments.r1.settings import STAGES, JudgeSettings, R1Experiment, RLStage, SFTStage, seed_of
+from experiments.r1.settings import REASONING, STAGES, JudgeSettings, R1Experiment, RLStage, SFTStage, seed_of
 from experiments.reward_model.algorithm import REWARD_MODEL
 from experiments.reward_model.settings import RewardModelExperiment
 from experiments.rollouts.prompts import build_task
-from experiments.rollouts.settings import RewardModelSettings
+from experiments.rollouts.settings import MixtureSettings, RewardModelSettings, TaskSettings
 from experiments.sft.algorithm import SFT
 from experiments.sft.settings import DataSettings, SFTExperiment
 from lqlm.errors import UserError
+from lqlm.io.datasets import DataSource, Record, records
 from lqlm.io.disk import write_atomic
 from lqlm.tasks.base import Item, Task
-from lqlm.tasks.pairs import PairConfig
 from lqlm.tasks.records import InstructionConfig
 
 
@@ -56,7 +57,8 @@ def before(settings: R1Experiment, stage: str) -> str:
 def cold_start(settings: R1Experiment) -> None:
     """SFT of the base on the task's worked solutions, written in its form."""
     task, stage = build_task(settings.task), settings.cold_start
-    rows = [conversation(task, item, demonstration(settings, item.solution, item.answer)) for item in task.train]
+    items = task.train[: stage.examples]
+    rows = [conversation(task, item, demonstration(settings, item.solution, item.answer)) for item in items]
     if not all(item.solution for item in task.train):
         raise UserError(f"task {task.name}: it has no worked solutions; leave cold_start out of stages, and set zero")
     _sft(settings, "cold_start", stage, rows, start="")
@@ -70,49 +72,67 @@ def demonstration(settings: R1Experiment, solution: str, answer: str) -> str:
 
 def reasoning(settings: R1Experiment) -> None:
     """RL for right answers in the right form."""
-    _grpo(settings, "reasoning", settings.reasoning, RewardModelSettings())
+    _grpo(settings, "reasoning", settings.reasoning, RewardModelSettings(), settings.task)
 
 
 def rejection(settings: R1Experiment) -> None:
     """Sample the policy, keep what is good, and fine-tune the base anew on it: the adapter begins from nothing."""
+    stage = settings.rejection
+    others = [dict(row.fields) for row in itertools.islice(_others(stage.others), stage.most_others)]
     rows = reject(settings, before(settings, "rejection"), folder(settings, "rejection"))
-    _sft(settings, "rejection", settings.rejection, rows, start="")
+    _sft(settings, "rejection", stage, [*rows[: stage.examples], *others], start="")
+
+
+def _others(source: str) -> Iterator[Record]:
+    return records(DataSource(source)) if source else iter(())
 
 
 def alignment(settings: R1Experiment) -> None:
-    """RL for rules, and a reward model trained on the samples that the stage before accepted and refused."""
+    """RL for rules and a reward model, on the pipeline's task and all other scenarios."""
     stage = settings.alignment
     before(settings, "alignment")
+    task: TaskSettings = settings.task
+    if stage.others:
+        task = MixtureSettings({REASONING: settings.task, **stage.others})
     judge = RewardModelSettings()
     if stage.judge.weight:
-        judge = RewardModelSettings(str(_judge(settings, stage.judge)), stage.judge.weight)
-    _grpo(settings, "alignment", stage, judge)
+        path = str(_judge(settings, stage.judge))
+        judge = RewardModelSettings(path, stage.judge.weight, stage.judge.scenarios)
+    _grpo(settings, "alignment", stage, judge, task)
 
 
 def _judge(settings: R1Experiment, judge: JudgeSettings) -> pathlib.Path:
-    """The directory of the reward model."""
-    task, path = build_task(settings.task), folder(settings, "alignment") / "pairs.jsonl"
-    by_id = {item.id: item for item in task.train}
-    found = pairs(samples(folder(settings, "rejection")), settings.rejection.threshold)
-    if len(found) <= judge.heldout:
-        raise UserError(
-            f"stage alignment: {len(found)} problems with accepted and refused samples, {judge.heldout} to hold out; "
-            "raise rejection.samples or rejection.prompts, or set alignment.judge.weight to 0"
-        )
-    _write(path, (_pair(task, by_id[good["id"]], good["completion"], bad["completion"]) for good, bad in found))
+    """The directory of the reward model, trained on the pairs that are given, or else on the pipeline's own."""
+    workdir, data = folder(settings, "alignment") / "reward_model", judge.data
+    if not data.source:
+        data = dataclasses.replace(data, source=str(_own_pairs(settings, data.heldout)))
     experiment = RewardModelExperiment(
-        workdir=str(path.with_name("reward_model")),
+        workdir=str(workdir),
         seed=seed_of(settings, "judge"),
         model=settings.model,
         adapter=settings.adapter,
-        data=PairData(source=str(path), heldout=judge.heldout),
-        text=PairConfig(max_prompt=settings.rejection.max_length, max_completion=settings.rejection.max_length),
+        data=data,
+        text=judge.text,
         reward=judge.reward,
         optim=judge.optim,
         run=judge.run,
     )
     run_settings(REWARD_MODEL, experiment)
-    return path.with_name("reward_model") / "adapter"
+    return workdir / "adapter"
+
+
+def _own_pairs(settings: R1Experiment, heldout: int) -> pathlib.Path:
+    """The file of samples that the stage before accepted and refused."""
+    task, path = build_task(settings.task), folder(settings, "alignment") / "pairs.jsonl"
+    by_id = {item.id: item for item in task.train}
+    found = pairs(samples(folder(settings, "rejection")), settings.rejection.threshold)
+    if len(found) <= heldout:
+        raise UserError(
+            f"stage alignment: {len(found)} problems with accepted and refused samples, {heldout} to hold out; "
+            "raise rejection.samples or rejection.prompts, or set alignment.judge.weight to 0"
+        )
+    _write(path, (_pair(task, by_id[good["id"]], good["completion"], bad["completion"]) for good, bad in found))
+    return path
 
 
 def _pair(task: Task, item: Item, chosen: str, rejected: str) -> dict[str, Any]:
@@ -132,7 +152,7 @@ STAGE_FUNCTIONS = {"cold_start": cold_start, "reasoning": reasoning, "rejection"
 
 def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapping[str, Any]], start: str) -> None:
     path = folder(settings, name) / "conversations.jsonl"
-    chosen = list(rows)[: stage.examples]
+    chosen = list(rows)
     if len(chosen) <= stage.heldout:
         raise UserError(
             f"stage {name}: {len(chosen)} conversations to learn from and {stage.heldout} to hold out; lower heldout"
@@ -145,21 +165,21 @@ def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapp
         adapter=settings.adapter,
         start=start,
         data=DataSettings(source=str(path), heldout=stage.heldout),
-        text=InstructionConfig(form="messages", max_length=stage.max_length),
+        text=InstructionConfig(max_length=stage.max_length),
         optim=stage.optim,
         run=stage.run,
     )
     run_settings(SFT, experiment)
 
 
-def _grpo(settings: R1Experiment, name: str, stage: RLStage, judge: RewardModelSettings) -> None:
+def _grpo(settings: R1Experiment, name: str, stage: RLStage, judge: RewardModelSettings, task: TaskSettings) -> None:
     experiment = GRPOExperiment(
         workdir=str(folder(settings, name)),
         seed=seed_of(settings, name),
         model=settings.model,
         adapter=settings.adapter,
         start=before(settings, name),
-        task=settings.task,
+        task=task,
         rewards=stage.rewards,
         reward_model=judge,
         sampling=stage.sampling,

@@ -16,7 +16,8 @@ from experiments.rollouts.setup import RolloutSetup
 from experiments.run import Run
 from lqlm.algorithms.advantages import zero_variance_share
 from lqlm.generation.decode import Completions
-from lqlm.rewards.combine import Rewards, Sample, score_all
+from lqlm.rewards.combine import Rewards, score_all
+from lqlm.rewards.specs import Sample, judges
 from lqlm.tasks.base import Item
 from lqlm.types import PyTree
 
@@ -44,6 +45,16 @@ def rollout(run: Run, adapters: PyTree, items: Sequence[Item], key: jax.Array) -
 
 def reward(run: Run, items: Sequence[Item], completions: Completions) -> tuple[Rewards, list[dict[str, Any]]]:
     """Rewards of all completions, and what a person may want to read of them."""
+    with run.timers.phase("reward"):
+        samples, rewards = judged(run, items, completions)
+    if rewards.first_error and not run.warned:
+        run.warned = True
+        _log.warning("%s (said once; counted as reward_errors)", rewards.first_error)
+    return rewards, [_row(sample, rewards, i) for i, sample in enumerate(samples)]
+
+
+def judged(run: Run, items: Sequence[Item], completions: Completions) -> tuple[list[Sample], Rewards]:
+    """All completions as rewards see them, and their rewards, learned ones included."""
     setup: RolloutSetup = run.setup
     mask, texts = np.asarray(completions.mask_BGC), texts_of(setup.model.tokenizer, completions)
     ended = terminated(completions, setup.model.tokenizer.eos_ids)
@@ -54,19 +65,17 @@ def reward(run: Run, items: Sequence[Item], completions: Completions) -> tuple[R
     ]
     timeout = setup.settings.run.reward_timeout
     score = functools.partial(score_all, setup.rewards, task=setup.task, timeout_s=timeout, some=True)
-    with run.timers.phase("reward"):
-        rewards = shared_rewards(score, samples)
-        if judge := setup.sampling.judge:
-            learned = judge(setup.model.base, setup.prompts.batch(items), completions)
-            rewards = with_score(rewards, learned, judge.settings.weight)
-    if rewards.first_error and not run.warned:
-        run.warned = True
-        _log.warning("%s (said once; counted as reward_errors)", rewards.first_error)
-    return rewards, [_row(sample, rewards, i) for i, sample in enumerate(samples)]
+    rewards = shared_rewards(score, samples)
+    if judge := setup.sampling.judge:
+        learned = judge(setup.model.base, setup.prompts.batch(items), completions)
+        meant = np.array([judges(judge.settings.scenarios, sample.item) for sample in samples])
+        rewards = with_score(rewards, learned, judge.settings.weight, meant)
+    return samples, rewards
 
 
 def _row(sample: Sample, rewards: Rewards, i: int) -> dict[str, Any]:
-    worth = {"total": rewards.total[i], **{name: c[i] for name, c in rewards.components.items()}}
+    told = {name: values[i] for name, values in rewards.components.items() if not np.isnan(values[i])}
+    worth = {"total": rewards.total[i], **told}
     return {"prompt": sample.prompt, "completion": sample.completion, "answer": sample.answer, "rewards": worth}
 
 
@@ -79,8 +88,10 @@ def terminated(completions: Completions, eos_ids: Sequence[int]) -> np.ndarray:
 def reward_metrics(rewards: Rewards, rewards_BG: np.ndarray) -> dict[str, Any]:
     """Names as in TRL: total and components, and how many groups cannot teach."""
     components: dict[str, Any] = {}
-    for name, values in rewards.components.items():
-        components |= {f"rewards/{name}/mean": values.mean(), f"rewards/{name}/std": spread(values)}
+    for name, every in rewards.components.items():
+        values = every[~np.isnan(every)]  # of those that it judges
+        mean = values.mean() if values.size else np.nan
+        components |= {f"rewards/{name}/mean": mean, f"rewards/{name}/std": spread(values)}
     return {
         "reward": rewards.total.mean(),
         "reward_std": spread(rewards_BG).mean(),

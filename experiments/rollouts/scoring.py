@@ -66,13 +66,15 @@ def load_judge(settings: RewardModelSettings, model: LoadedModel, mesh: Mesh | N
     return Judge(commit(laid_out(mesh, adapters, model.config)), compiled(score, mesh, replicated), settings, mesh)
 
 
-def with_score(rewards: Rewards, scores: np.ndarray, weight: float) -> Rewards:
+def with_score(rewards: Rewards, scores: np.ndarray, weight: float, judged: np.ndarray | bool = True) -> Rewards:
     """Rewards with a learned component beside the others.
 
     Args:
         rewards: of n samples.
         scores: float32 [n].
         weight: of the scores in the sum.
+        judged: bool [n], whether the reward model is meant for a sample; the score of any other is NaN, and not added.
     """
-    total = (rewards.total + np.float32(weight) * scores).astype(np.float32)
-    return dataclasses.replace(rewards, total=total, components={**rewards.components, NAME: scores})
+    total = (rewards.total + np.float32(weight) * np.where(judged, scores, 0.0)).astype(np.float32)
+    known = np.where(judged, scores, np.nan).astype(np.float32)
+    return dataclasses.replace(rewards, total=total, components={**rewards.components, NAME: known})

@@ -10,11 +10,15 @@ from lqlm.adapters.configs import FullConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.models.kv_cache import CacheFormat
+from lqlm.rewards.specs import RewardSpec
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.gym import GymConfig
 from lqlm.tasks.poker import PokerConfig
+from lqlm.tasks.prompts import PromptsConfig
 from lqlm.tasks.think import ThinkFormat
+
+ProblemSettings = ArithmeticConfig | Gsm8kConfig | GymConfig | PromptsConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +33,30 @@ class ThinkSettings:
 
     kind: ClassVar[str] = "think"
 
-    task: ArithmeticConfig | Gsm8kConfig | GymConfig
+    task: ProblemSettings
     form: ThinkFormat = ThinkFormat()
     system: str | None = None
 
 
-TaskSettings = ArithmeticConfig | Gsm8kConfig | GymConfig | ThinkSettings | PokerConfig
+ScenarioSettings = ProblemSettings | ThinkSettings | PokerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSettings:
+    """Several scenarios at once: problems whose answers are checked, prompts that a reward model judges.
+
+    A scenario comes as often as its share of the training items says.
+
+    Attributes:
+        tasks: scenario -> its task; rewards name the scenarios that they judge.
+    """
+
+    kind: ClassVar[str] = "mixture"
+
+    tasks: Mapping[str, ScenarioSettings]
+
+
+TaskSettings = ScenarioSettings | MixtureSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +71,7 @@ class RolloutSettings(LoopSettings):
             ``fp8`` or ``int8``, for less memory and samples of a policy that is a little another one
             (`lqlm.models.kv_cache`).
         prompt_buckets: allowed prompt lengths; empty is one bucket that holds the longest prompt of the task.
+        max_prompt: problems whose prompt has more tokens are left out (0: none are).
         reward_timeout: seconds that one reward may take.
     """
 
@@ -56,12 +79,14 @@ class RolloutSettings(LoopSettings):
     merge: bool = True
     cache: CacheFormat = "model"
     prompt_buckets: tuple[int, ...] = ()
+    max_prompt: int = 0
     reward_timeout: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
         super().__post_init__()
         self.at_least(1, "prompts")
+        self.at_least(0, "max_prompt")
         if self.cache not in get_args(CacheFormat):
             raise UserError(f"run.cache is {self.cache!r}; use one of {', '.join(get_args(CacheFormat))}")
         if self.reward_timeout <= 0 or any(size < 1 for size in self.prompt_buckets):
@@ -75,11 +100,23 @@ class RolloutSettings(LoopSettings):
 
 @dataclasses.dataclass(frozen=True)
 class RewardSettings:
-    """One component of the reward: a function's dotted path, its weight, and arguments bound by name."""
+    """One component of the reward.
+
+    Attributes:
+        function: its dotted path.
+        weight: in the sum.
+        params: arguments bound by name.
+        scenarios: of a mixture of tasks those whose completions it judges; empty: all.
+    """
 
     function: str
     weight: float = 1.0
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    scenarios: tuple[str, ...] = ()
+
+    def spec(self, name: str) -> RewardSpec:
+        """The component under a name, to be bound to its function."""
+        return RewardSpec(name, self.function, self.weight, self.params, self.scenarios)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +127,12 @@ class RewardModelSettings:
         path: its PEFT directory, as ``experiments.reward_model`` writes it; it shares the base of the policy.  Empty:
             none.
         weight: of its score in the sum.
+        scenarios: of a mixture of tasks those whose completions it judges; empty: all.
     """
 
     path: str = ""
     weight: float = 1.0
+    scenarios: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""

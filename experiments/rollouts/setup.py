@@ -13,7 +13,7 @@ from experiments.rollouts.scoring import Judge, load_judge
 from experiments.rollouts.settings import RolloutExperiment
 from lqlm.generation.decode import Completions
 from lqlm.io.load import LoadedModel
-from lqlm.rewards.combine import RewardFunction, RewardSpec, bind_all
+from lqlm.rewards.specs import RewardFunction, bind_all, check_scenarios
 from lqlm.tasks.base import Task
 
 
@@ -40,10 +40,10 @@ class RolloutSetup(Setup):
 
 def bind_rewards(settings: RolloutExperiment, task: Task) -> list[RewardFunction]:
     """The rewards that the settings name, checked against their functions' signatures; none beside a reward model."""
+    check_scenarios("reward_model", settings.reward_model.scenarios, task)
     if settings.reward_model.path and not settings.rewards:
         return []
-    specs = [RewardSpec(name, r.function, r.weight, r.params) for name, r in settings.rewards.items()]
-    return bind_all(specs, task)
+    return bind_all([reward.spec(name) for name, reward in settings.rewards.items()], task)
 
 
 def build_sampling(settings: RolloutExperiment, model: LoadedModel, group: int, mesh: Mesh | None) -> Sampling:

@@ -14,7 +14,8 @@ import numpy as np
 
 from lqlm.errors import UserError
 from lqlm.generation.stop import UNFINISHED, Decode, Detokenizer
-from lqlm.rewards.combine import FIELDS, RewardFunction, RewardSpec, Sample, as_float, bind, describe
+from lqlm.rewards.combine import as_float
+from lqlm.rewards.specs import FIELDS, RewardFunction, RewardSpec, Sample, bind, describe
 from lqlm.rewards.timeout import Timeout, within
 from lqlm.tasks.base import Task
 

@@ -135,15 +135,19 @@ class Item:
 
     Attributes:
         question: as asked.
-        answer: the reference answer.
+        answer: the reference answer; empty: there is none, and nothing but rewards tells good from bad.
         id: a name that stays the same between runs.
         solution: the way to the answer, step by step, where the task knows it.
+        before: turns (role, content) of the conversation that the question goes on with.
+        scenario: the task that it comes from, where several are mixed (`lqlm.tasks.mixture`).
     """
 
     question: str
     answer: str
     id: str
     solution: str = ""
+    before: tuple[tuple[str, str], ...] = ()
+    scenario: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +172,7 @@ class Task:
         system: the system prompt, or None.
         shots: solved examples (question, reply) shown before each question; none of them is an item.
         measures: what else is measured of held-out completions, name -> (completion, item) -> number.
+        scenarios: where several tasks are mixed, each by its name; it asks and judges its own items.
     """
 
     name: str
@@ -180,12 +185,13 @@ class Task:
     system: str | None = None
     shots: tuple[tuple[str, str], ...] = ()
     measures: Mapping[str, Callable[[str, Item], float]] = dataclasses.field(default_factory=dict)
+    scenarios: Mapping[str, "Task"] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        heldout = {item.question for item in self.heldout}
+        heldout = {_asked(item) for item in self.heldout}
         if len(heldout) < len(self.heldout):
             raise UserError(f"task {self.name}: the held-out items hold a question twice; remove the repeats")
-        shared = [item.question for item in self.train if item.question in heldout]
+        shared = [item.question for item in self.train if _asked(item) in heldout]
         if shared:
             raise UserError(
                 f"task {self.name}: {len(shared)} training questions are held out too, the first of them "
@@ -193,11 +199,22 @@ class Task:
             )
 
     def messages(self, item: Item) -> list[dict[str, str]]:
-        """The chat that asks for one item: system prompt, shots, question."""
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        """The chat that asks for one item: system prompt, shots, the turns before, question."""
+        if (own := self.of(item)) is not self:
+            return own.messages(item)
+        given = any(role == "system" for role, _ in item.before)
+        system = [] if self.system is None or given else [{"role": "system", "content": self.system}]
         turns = [turn for shot in self.shots for turn in zip(("user", "assistant"), shot, strict=True)]
-        turns.append(("user", item.question))
+        turns += [*item.before, ("user", item.question)]
         return system + [{"role": role, "content": content} for role, content in turns]
+
+    def of(self, item: Item) -> "Task":
+        """The task that asks and judges an item: of several that are mixed its own, else this one."""
+        return self.scenarios.get(item.scenario, self)
+
+
+def _asked(item: Item) -> tuple[str, tuple[tuple[str, str], ...], str]:
+    return (item.question, item.before, item.scenario)
 
 
 def _grade(task: Task, prediction: str | None, item: Item) -> float:
@@ -207,7 +224,8 @@ def _grade(task: Task, prediction: str | None, item: Item) -> float:
 
 
 def score(task: Task, text: str, item: Item) -> Score:
-    """The strict and the lenient score of one completion."""
+    """The strict and the lenient score of one completion, by the task that the item comes from."""
+    task = task.of(item)
     return Score(_grade(task, task.strict(text), item), _grade(task, task.lenient(text), item))
 
 

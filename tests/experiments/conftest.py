@@ -10,6 +10,7 @@ import sys
 from typing import NamedTuple
 
 import absl.logging
+import jax
 import pytest
 from absl import flags
 
@@ -20,6 +21,11 @@ from experiments.grpo.algorithm import GRPO
 from experiments.loop import train
 from experiments.run import open_run
 from experiments.workdir import claim
+from lqlm.adapters.configs import LoraConfig
+from lqlm.adapters.init import init_adapters
+from lqlm.io.load import load_model
+from lqlm.io.reward_model import save_reward_model
+from lqlm.models.heads import init_scalar_head
 from tests.experiments.tiny_model import save_model, save_records
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -49,6 +55,22 @@ class Ended(NamedTuple):
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def loaded(model):
+    return load_model(str(model), None, "float32")
+
+
+@pytest.fixture(scope="session")
+def judged(loaded, model, tmp_path_factory):
+    """A reward model's tree and directory; its adapters change the model."""
+    adapter = LoraConfig(rank=2, alpha=4.0, targets=("v_proj",))
+    _, adapters = init_adapters(jax.random.key(0), loaded.base, adapter)
+    tree = {**jax.tree.map(lambda x: x + 0.1, adapters), "score": init_scalar_head(jax.random.key(1), 64)}
+    folder = tmp_path_factory.mktemp("judge") / "model"
+    save_reward_model(folder, tree, adapter, loaded.config, str(model))
+    return tree, folder
 
 
 @pytest.fixture(scope="session")

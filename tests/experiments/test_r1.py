@@ -7,7 +7,7 @@ import pytest
 
 from experiments.configdict import as_config
 from experiments.grpo.settings import RunSettings as RLRun
-from experiments.pairs.settings import PairRunSettings
+from experiments.pairs.settings import PairData, PairRunSettings
 from experiments.r1 import __main__ as r1
 from experiments.r1.rejection import accepted, pairs, reject, samples
 from experiments.r1.score import remember, scores
@@ -45,7 +45,9 @@ def tiny_r1(model, workdir, **changes):
         rejection=RejectionStage(
             rewards=DIGITS, sampling=sampling, batch=2, samples=3, threshold=0.0, heldout=2, max_length=64, run=sft
         ),
-        alignment=AlignmentStage(judge=JudgeSettings(heldout=1, run=pair), rewards=DIGITS, sampling=sampling, run=rl),
+        alignment=AlignmentStage(
+            judge=JudgeSettings(data=PairData(heldout=1), run=pair), rewards=DIGITS, sampling=sampling, run=rl
+        ),
     )
     return dataclasses.replace(settings, **changes)
 
@@ -84,7 +86,7 @@ def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys)
         assert reply == f"<t>{question.removesuffix('=')} = {value}</t>\n<a>{value}</a>"
     assert len(list((folder / "rejection/rejection").glob("*.json"))) == 5  # 9 problems, 2 at once
     judged = json.loads((folder / "alignment/config.json").read_text())["reward_model"]
-    assert judged == {"path": str(folder / "alignment/reward_model/adapter"), "weight": 0.2}
+    assert judged == {"path": str(folder / "alignment/reward_model/adapter"), "weight": 0.2, "scenarios": []}
     assert "rewards/reward_model/mean" in read_jsonl(folder / "alignment/metrics.jsonl")[-1]
     rows = {(row["id"], row["completion"]): row["reward"] for row in samples(folder / "rejection")}
     compared = read_jsonl(folder / "alignment/pairs.jsonl")

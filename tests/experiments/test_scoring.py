@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,36 +10,16 @@ from experiments.grpo.settings import GRPOExperiment
 from experiments.rollouts.scoring import load_judge, with_score
 from experiments.rollouts.settings import RewardModelSettings
 from experiments.rollouts.setup import bind_rewards
-from lqlm.adapters.configs import LoraConfig
-from lqlm.adapters.init import init_adapters
 from lqlm.errors import UserError
 from lqlm.generation.decode import Completions
-from lqlm.io.load import load_model
 from lqlm.io.metrics import read_jsonl
-from lqlm.io.reward_model import save_reward_model
-from lqlm.models.heads import init_scalar_head, sequence_scores
+from lqlm.models.heads import sequence_scores
 from lqlm.rewards.combine import Rewards
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from tests.experiments.conftest import run_all
 from tests.experiments.tiny_model import tiny
 
 LENGTHS = np.array([[2, 4], [1, 3]])
-
-
-@pytest.fixture(scope="module")
-def loaded(model):
-    return load_model(str(model), None, "float32")
-
-
-@pytest.fixture(scope="module")
-def judged(loaded, model, tmp_path_factory):
-    """A reward model's tree and directory; its adapters change the model."""
-    adapter = LoraConfig(rank=2, alpha=4.0, targets=("v_proj",))
-    _, adapters = init_adapters(jax.random.key(0), loaded.base, adapter)
-    tree = {**jax.tree.map(lambda x: x + 0.1, adapters), "score": init_scalar_head(jax.random.key(1), 64)}
-    folder = tmp_path_factory.mktemp("judge") / "model"
-    save_reward_model(folder, tree, adapter, loaded.config, str(model))
-    return tree, folder
 
 
 def completions(loaded):

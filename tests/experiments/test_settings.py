@@ -48,7 +48,7 @@ from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.optim.chains import OptimConfig, make_optimizer
-from lqlm.rewards.combine import RewardSpec, bind
+from lqlm.rewards.specs import RewardSpec, bind
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.gym import GymConfig

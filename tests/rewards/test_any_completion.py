@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lqlm.rewards.combine import RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
+from lqlm.rewards.specs import RewardSpec, Sample, bind_all
 from lqlm.tasks.arithmetic import ArithmeticConfig, arithmetic_task
 from lqlm.tasks.think import think_task
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 
 from lqlm.errors import UserError
-from lqlm.rewards.combine import FIELDS, RewardSpec, Sample, bind, bind_all, load_reward, score_all
+from lqlm.rewards.combine import score_all
+from lqlm.rewards.specs import FIELDS, RewardSpec, Sample, bind, bind_all, load_reward
 from lqlm.tasks.base import AnswerFormat, Item, Task
 
 TASK = Task("t", [Item("q", "7", "a")], [Item("r", "8", "b")], strict=AnswerFormat.NUMBER.extract)
@@ -287,7 +288,7 @@ def test_load_reward(monkeypatch, tmp_path):
         ),
         ("lqlm.rewards.function.correct", "there is no module 'lqlm.rewards.function'"),
         ("no_such_package.f", "there is no module 'no_such_package'"),
-        ("lqlm.rewards.combine.FIELDS", "it is a tuple, not a function"),
+        ("lqlm.rewards.specs.FIELDS", "it is a tuple, not a function"),
         ("broken_rewards.f", r"importing 'broken_rewards' raised ModuleNotFoundError: No module named 'absent'"),
     ],
 )
@@ -342,3 +343,41 @@ def test_sets_of_rewards():
         bind_all([], TASK)
     with pytest.raises(UserError, match="wants a task"):
         bind_all([RewardSpec("f", "lqlm.rewards.functions.correct")], None)
+
+
+SCENES = Task("t", [], [], strict=AnswerFormat.NUMBER.extract, scenarios={"sums": TASK, "general": TASK})
+
+
+def scene(completion, scenario):
+    return Sample("q", completion, "7", 3, False, Item("q", "7", "a", scenario=scenario))
+
+
+def test_a_component_judges_its_scenarios_only():
+    specs = [
+        RewardSpec("right", "lqlm.rewards.functions.correct", 2.0, scenarios=("sums",)),
+        RewardSpec("length", lambda n_tokens: n_tokens),
+    ]
+    samples = [scene("7", "sums"), scene("7", "general"), scene("8", "sums")]
+    rewards = score_all(bind_all(specs, SCENES), samples, task=SCENES, timeout_s=1.0)
+    np.testing.assert_array_equal(rewards.components["right"], [1, np.nan, 0])
+    np.testing.assert_array_equal(rewards.total, [5, 3, 3])
+    assert rewards.total.dtype == np.float32 and rewards.errors == 0
+
+
+def test_failing_on_all_that_it_judges_ends_the_run():
+    def broken():
+        raise ValueError("no")
+
+    bound = bind_all([RewardSpec("f", broken, scenarios=("sums",)), RewardSpec("g", lambda: 1.0)], SCENES)
+    with pytest.raises(UserError, match=r"'f' .* failed on every sample"):
+        score_all(bound, [scene("7", "sums"), scene("7", "general")], task=SCENES, timeout_s=1.0)
+    fine = score_all(bound, [scene("7", "general")], task=SCENES, timeout_s=1.0)  # nothing here is for it
+    assert fine.errors == 0 and fine.total.tolist() == [1.0]
+
+
+def test_scenarios_are_those_of_the_task():
+    spec = RewardSpec("f", "lqlm.rewards.functions.correct", scenarios=("sum",))
+    with pytest.raises(UserError, match="'f': there is no scenario sum; the task's are sums, general"):
+        bind_all([spec], SCENES)
+    with pytest.raises(UserError, match="the task is no mixture; leave scenarios empty"):
+        bind_all([spec], TASK)

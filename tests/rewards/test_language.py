@@ -5,8 +5,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from lqlm.rewards.combine import RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
 from lqlm.rewards.language import SCRIPTS, language_consistency
+from lqlm.rewards.specs import RewardSpec, Sample, bind_all
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ pytest.importorskip("math_verify", reason="the extra math is not installed")
 
 from lqlm.errors import UserError
 from lqlm.rewards import math_worker
-from lqlm.rewards.combine import RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
 from lqlm.rewards.mathematics import (
     boxed,
     final_answer,
@@ -22,6 +22,7 @@ from lqlm.rewards.mathematics import (
     math_correct_strict,
     math_equal,
 )
+from lqlm.rewards.specs import RewardSpec, Sample, bind_all
 from lqlm.rewards.worker import Worker
 
 HOSTILE = ["9**9**9**9", "9^{9^{9^9}}", "(" * 400]

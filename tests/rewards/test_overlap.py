@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from lqlm.errors import UserError
 from lqlm.rewards import overlap
-from lqlm.rewards.combine import RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
 from lqlm.rewards.overlap import bleu, corpus_bleu, corpus_rouge, rouge_1, rouge_2, rouge_l
+from lqlm.rewards.specs import RewardSpec, Sample, bind_all
 
 TEXTS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "mat", "dog"]), max_size=12).map(" ".join)
 

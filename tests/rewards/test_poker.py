@@ -11,8 +11,9 @@ from lqlm.poker.arena.bots import LOOSE, TIGHT
 from lqlm.poker.arena.playout import PlayoutConfig, play_on
 from lqlm.poker.codec import to_json
 from lqlm.poker.record import Act, ActKind
-from lqlm.rewards.combine import RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
 from lqlm.rewards.poker import agrees, chips, legal
+from lqlm.rewards.specs import RewardSpec, Sample, bind_all
 from lqlm.tasks.base import Item
 from lqlm.tasks.poker import PokerConfig, poker_task
 from lqlm.tasks.poker_values import Place, Playing, judged, worth

@@ -4,8 +4,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from lqlm.rewards.combine import RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
 from lqlm.rewards.repetition import cosine, cosine_length, repetition_penalty
+from lqlm.rewards.specs import RewardSpec, Sample, bind_all
 from lqlm.tasks.base import AnswerFormat, Item, Task
 
 TASK = Task("t", [Item("q", "7", "a")], [Item("r", "8", "b")], strict=AnswerFormat.NUMBER.extract)

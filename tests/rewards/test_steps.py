@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lqlm.errors import UserError
 from lqlm.rewards import steps as parting
-from lqlm.rewards.combine import RewardSpec
+from lqlm.rewards.specs import RewardSpec
 from lqlm.rewards.steps import StepSample, at_tokens, bind_steps, known_lengths, last_tokens, score_steps, split_steps
 
 MARKERS = ("\n", "→", "é\n", "--")

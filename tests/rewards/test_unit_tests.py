@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 
 from lqlm.errors import UserError
-from lqlm.rewards.combine import RewardSpec, Sample, bind_all, score_all
+from lqlm.rewards.combine import score_all
+from lqlm.rewards.specs import RewardSpec, Sample, bind_all
 from lqlm.rewards.unit_tests import all_unit_tests_passed, extract_code, split_tests, unit_tests_passed
 
 TESTS = "import math\ndef near(a, b): return math.isclose(a, b)\nassert near(area(1), math.pi)\nassert area(0) == 0"

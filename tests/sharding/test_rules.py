@@ -25,7 +25,8 @@ from lqlm.layout import AXES, constrain, fit, on_mesh, parts, shardwise
 from lqlm.optim.chains import OptimConfig, make_optimizer
 from lqlm.quant.double import DoubleQuantized
 from lqlm.quant.qtensor import QTensor, QuantConfig, quantize
-from lqlm.rewards.combine import Rewards, RewardSpec, Sample, score_all
+from lqlm.rewards.combine import Rewards, score_all
+from lqlm.rewards.specs import RewardSpec, Sample
 from lqlm.sharding import shardings, specs
 from tests.tiny import tiny_base, tiny_config
 
