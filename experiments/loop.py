@@ -148,7 +148,8 @@ def _news(run: Run, step: int, metrics: dict[str, Any]) -> str:
 def _postfix(run: Run, metrics: dict[str, Any]) -> dict[str, str]:
     algorithm = run.algorithm
     seconds = sum(v for k, v in metrics.items() if k.startswith("seconds/"))
-    shown = {label: f"{metrics[name]:.3f}" for label, name in algorithm.shown.items()} | {"s": f"{seconds:.1f}"}
+    shown = {label: f"{metrics[name]:.3f}" for label, name in algorithm.shown.items() if name in metrics}
+    shown["s"] = f"{seconds:.1f}"
     shown["tok/s"] = f"{metrics.get(f'tokens_per_second/{algorithm.speed}', 0):.0f}"
     if name := algorithm.watches(metrics):
         shown["held-out"] = f"{metrics[name]:.3f}"

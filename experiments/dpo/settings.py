@@ -6,6 +6,7 @@ from experiments.pairs.settings import PairExperiment
 from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
 from lqlm.algorithms.dpo_config import WHOLE_BATCH, DPOConfig
 from lqlm.errors import UserError
+from lqlm.tasks.pairs import PairConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class DPOExperiment(PairExperiment):
     """
 
     workdir: str = "runs/dpo"
+    text: PairConfig = PairConfig()
     dpo: DPOConfig = DPOConfig()
 
     def __post_init__(self) -> None:

@@ -1,10 +1,11 @@
-"""Pairs to learn from and to hold out, as batches of one shape."""
+"""Pairs, or scored texts, to learn from and to hold out, as batches of one shape."""
 
 import dataclasses
 import hashlib
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from experiments.mesh import batched
 from experiments.pairs.settings import PairData, PairExperiment
 from lqlm.algorithms.pairs import PairBatch
+from lqlm.algorithms.scored import ScoredBatch
 from lqlm.errors import UserError
 from lqlm.generation.rollout import round_up
 from lqlm.io.datasets import DataSource, Record, records
@@ -20,7 +22,8 @@ from lqlm.io.load import LoadedModel
 from lqlm.tasks.arithmetic import ArithmeticConfig, arithmetic_task
 from lqlm.tasks.base import Item, batch_at
 from lqlm.tasks.pair_batches import pad_pairs, split_pairs
-from lqlm.tasks.pairs import Pair, read_pairs
+from lqlm.tasks.pairs import PairConfig, read_pairs
+from lqlm.tasks.scored import Scored, ScoredConfig, read_scored
 
 _log = logging.getLogger("lqlm")
 MADE = ArithmeticConfig(operators="+-", operands=(0, 19), train=100_000, heldout=1)
@@ -32,32 +35,35 @@ class Data:
     """What a run reads.
 
     Attributes:
-        train: pairs to learn from.
-        heldout: pairs to evaluate on; no prompt is on both sides.
+        train: pairs (or scored texts) to learn from.
+        heldout: those to evaluate on; no prompt is on both sides.
         lengths: P and C of every batch.
         pad_id: written at padding.
         fingerprint: of all pairs.
     """
 
-    train: list[Pair]
-    heldout: list[Pair]
+    train: list[Any]
+    heldout: list[Any]
     lengths: tuple[int, int]
     pad_id: int
     fingerprint: str
 
-    def at(self, step: int, size: int, seed: int, mesh: Mesh | None) -> tuple[PairBatch, int]:
+    def at(self, step: int, size: int, seed: int, mesh: Mesh | None) -> tuple[Any, int]:
         """The batch of a step, a pure function of step and seed, and its number of tokens (prompts counted once)."""
         pairs = batch_at(self.train, step, size, seed)
-        tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
+        tokens = sum(len(pair.prompt) + sum(map(len, pair.sides)) for pair in pairs)
         return self.batch(pairs, size, mesh), tokens
 
-    def batch(self, pairs: Sequence[Pair], size: int, mesh: Mesh | None) -> PairBatch:
-        """Some pairs on the device, or split over the data axes of a mesh; filled up with rows that hold none."""
+    def batch(self, pairs: Sequence[Any], size: int, mesh: Mesh | None) -> Any:
+        """Some pairs on the device, or split over the data axes of a mesh; filled up with rows that hold none.
+
+        Of pairs it is a `PairBatch`, of scored texts a `ScoredBatch`.
+        """
         rows = pad_pairs(pairs, *self.lengths, self.pad_id, rows=size)
-        batch = PairBatch(*rows)  # type: ignore[arg-type]
+        batch = (ScoredBatch if isinstance(pairs[0], Scored) else PairBatch)(*rows)  # type: ignore[arg-type]
         return jax.tree.map(jnp.asarray, batch) if mesh is None else batched(mesh, batch)
 
-    def heldout_batches(self, size: int, most: int, mesh: Mesh | None) -> Iterator[tuple[list[Pair], PairBatch]]:
+    def heldout_batches(self, size: int, most: int, mesh: Mesh | None) -> Iterator[tuple[list[Any], Any]]:
         """Held-out pairs in order, at most so many (0: all), and their batches, all of one shape."""
         chosen = self.heldout[: most or None]
         for start in range(0, len(chosen), size):
@@ -65,14 +71,22 @@ class Data:
             yield part, self.batch(part, size, mesh)
 
 
-def found_records(settings: PairData) -> list[Record]:
-    """All records, or those that are made here.
+def _read(
+    found: Iterable[Record], model: LoadedModel, text: PairConfig | ScoredConfig
+) -> tuple[list[Any], dict[str, int]]:
+    if isinstance(text, ScoredConfig):
+        return read_scored(found, model.tokenizer, text)
+    return read_pairs(found, model.tokenizer, text)
+
+
+def found_records(settings: PairData, single: bool = False) -> list[Record]:
+    """All records, or those that are made here: pairs, or single texts with a score.
 
     Raises:
         UserError: naming the file and line, or the setting, that cannot be used.
     """
     if not settings.source:
-        return list(itertools.islice(made(), settings.limit or None))
+        return list(itertools.islice(made_scored() if single else made(), settings.limit or None))
     source = DataSource(settings.source, settings.split, settings.subset, settings.data_files)
     return list(itertools.islice(records(source), settings.limit or None))
 
@@ -83,6 +97,19 @@ def made() -> Iterator[Record]:
     for item in [*task.heldout, *task.train]:
         question = f"\n\nHuman: {item.question}\n\nAssistant:"
         yield Record(item.id, {"chosen": f"{question} {item.answer}", "rejected": f"{question} {wrong_answer(item)}"})
+
+
+def made_scored() -> Iterator[Record]:
+    """The same problems, each with one answer: a right one scores 1, a wrong one 0.
+
+    >>> [(record.fields["completion"], record.fields["score"]) for record in itertools.islice(made_scored(), 4)]
+    [(' 1', False), (' -2', True), (' 2', False), (' -2', True)]
+    """
+    task = arithmetic_task(MADE)
+    for number, item in enumerate([*task.heldout, *task.train]):
+        reply = item.answer if number % 2 else wrong_answer(item)
+        fields = {"prompt": f"\n\nHuman: {item.question}\n\nAssistant:", "completion": f" {reply}"}
+        yield Record(item.id, {**fields, "score": reply == item.answer})
 
 
 def wrong_answer(item: Item) -> str:
@@ -102,13 +129,13 @@ def prepare(settings: PairExperiment, found: Iterable[Record], model: LoadedMode
     Raises:
         UserError: naming the record that does not fit, or when no pair is left to learn from or to hold out.
     """
-    pairs, skipped = read_pairs(found, model.tokenizer, settings.text)
+    pairs, skipped = _read(found, model, settings.text)
     if skipped:
-        _log.warning("some records give no pair: %s", ", ".join(f"{why}: {n}" for why, n in skipped.items()))
+        _log.warning("some records give nothing: %s", ", ".join(f"{why}: {n}" for why, n in skipped.items()))
     train, heldout = split_pairs(pairs, settings.data.heldout)
     prompt = round_up(max(len(pair.prompt) for pair in pairs), MULTIPLE)
-    completion = round_up(max(max(len(pair.chosen), len(pair.rejected)) for pair in pairs), MULTIPLE)
-    longest = max(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs)
+    completion = round_up(max(max(map(len, pair.sides)) for pair in pairs), MULTIPLE)
+    longest = max(len(pair.prompt) + max(map(len, pair.sides)) for pair in pairs)
     if longest > model.config.max_positions:
         raise UserError(
             f"the longest pair has {longest} tokens, the model {model.config.max_positions} positions; lower "

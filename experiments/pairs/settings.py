@@ -5,6 +5,7 @@ import dataclasses
 from experiments.settings import Experiment, LoopSettings, ModelSettings
 from lqlm.errors import UserError
 from lqlm.tasks.pairs import PairConfig
+from lqlm.tasks.scored import ScoredConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,5 +63,5 @@ class PairExperiment(Experiment):
 
     model: ModelSettings = ModelSettings()
     data: PairData = PairData()
-    text: PairConfig = PairConfig()
+    text: PairConfig | ScoredConfig = PairConfig()
     run: PairRunSettings = PairRunSettings()

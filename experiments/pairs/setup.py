@@ -13,6 +13,7 @@ from experiments.pairs.data import Data, found_records, prepare
 from experiments.pairs.settings import PairExperiment
 from lqlm.algorithms.step import TrainState, init_state
 from lqlm.io.load import LoadedModel
+from lqlm.tasks.scored import ScoredConfig
 from lqlm.types import Key, PyTree
 
 
@@ -36,7 +37,7 @@ def begin(settings: PairExperiment, key: Key) -> Begun:
     """Whatever can be wrong with the settings is found here, the cheap things first; the key is consumed."""
     mesh = make_mesh(settings.mesh)
     check_rows(mesh, run_pairs=settings.run.pairs // settings.run.micro_batches)
-    found = found_records(settings.data)
+    found = found_records(settings.data, isinstance(settings.text, ScoredConfig))
     with beside(mesh):
         model = trained.load(settings.model, settings.adapter)
         data = prepare(settings, found, model)

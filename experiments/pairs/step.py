@@ -40,12 +40,16 @@ def updated(
 
 
 def write_samples(run: Run[Any], step: int, rewards: np.ndarray) -> None:
-    """The first held-out pairs with the rewards [N, 2] of both sides; ``answer`` is the rejected completion."""
+    """The first held-out pairs with the rewards [N, 2] of both sides; ``answer`` is the rejected completion.
+
+    Of single texts the rewards are [N, 1], and the target stands beside each.
+    """
     setup = run.setup
-    chosen = zip(setup.data.heldout[: setup.settings.run.samples], rewards.tolist())
-    rows = []
-    for pair, (high, low) in chosen:
-        prompt, good, bad = pair.texts
-        scores = {"chosen": high, "rejected": low}
-        rows.append({"prompt": prompt, "completion": good, "answer": bad, "rewards": scores})
-    run.writer.samples(step, rows)
+    shown = zip(setup.data.heldout[: setup.settings.run.samples], rewards.tolist())
+    run.writer.samples(step, [_row(pair, scores) for pair, scores in shown])
+
+
+def _row(pair: Any, scores: list[float]) -> dict[str, Any]:
+    prompt, completion, *other = pair.texts
+    told = zip(("chosen", "rejected"), scores) if other else (("score", scores[0]), ("target", pair.number))
+    return {"prompt": prompt, "completion": completion, "answer": "".join(other), "rewards": dict(told)}

@@ -3,11 +3,15 @@
 usage: python -m experiments.reward_model [--config FILE] [--config.SECTION.KEY=VALUE ...] [--cache DIRECTORY]
 
   python -m experiments.reward_model --config configs/reward_model_arithmetic.py
+  python -m experiments.reward_model --config configs/reward_model_scores.py:regression,mine.jsonl
   python -m experiments.reward_model --config configs/reward_model_hh.py --config.workdir=runs/mine \\
       --config.data.source=mine.jsonl --config.data.heldout=200
 
 A record of the data has a "chosen" and a "rejected" completion of its "prompt" (texts, or lists of messages), and maybe
 a "margin"; without "prompt", both are whole conversations, or texts of the form "\\n\\nHuman: ...\\n\\nAssistant: ...".
+
+With configs/reward_model_scores.py a record has one "completion" of its "prompt", and a "score": a number, or true or
+false.
 
 Written into --config.workdir:
   metrics.jsonl   a line a step        summary.json   accuracy before and after, speed, memory, versions, settings

@@ -13,8 +13,9 @@ from lqlm.io.reward_model import save_reward_model
 from lqlm.sharding import whole
 
 PANELS = (
-    Panel("Accuracy, held-out pairs", ("eval/accuracy",), points=True, low=0.0, high=1.0),
-    Panel("Loss, held-out pairs", ("eval/loss",), points=True, low=0.0),
+    Panel("Accuracy, held out", ("eval/accuracy",), points=True, low=0.0, high=1.0),
+    Panel("Correlation with the scores, held out", ("eval/correlation",), points=True, high=1.0),
+    Panel("Loss, held out", ("eval/loss",), points=True, low=0.0),
     Panel("Calibration error, held out", ("eval/calibration_error",), points=True, low=0.0),
     Panel("Loss, training", ("loss",), low=0.0),
     Panel("Accuracy, training", ("accuracy",), low=0.0, high=1.0),

@@ -5,7 +5,9 @@ import dataclasses
 from experiments.pairs.settings import PairExperiment
 from lqlm.adapters.configs import Ia3Config, LoraConfig
 from lqlm.algorithms.reward_model import RewardModelConfig
+from lqlm.algorithms.scored import SINGLE
 from lqlm.errors import UserError
+from lqlm.tasks.scored import ScoredConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,5 +31,15 @@ class RewardModelExperiment(PairExperiment):
         super().__post_init__()
         if not isinstance(self.adapter, LoraConfig | Ia3Config):
             raise UserError("a reward model is written with LoRA or (IA)^3 only; set adapter.kind to lora or ia3")
+        single = isinstance(self.text, ScoredConfig)
+        if single and (self.reward.loss not in SINGLE or self.reward.center):
+            raise UserError(
+                f"reward.loss is {self.reward.loss!r}, reward.center {self.reward.center}, and text is of single texts "
+                f"with scores; set {' or '.join(SINGLE)}, and center 0"
+            )
+        if not single and self.reward.loss == "regression":
+            raise UserError(
+                "reward.loss is 'regression', which learns scores of single texts; give a text of that kind"
+            )
         if self.bins < 1 or self.head < 0:
             raise UserError(f"bins is {self.bins}, head {self.head}; give 1 or more, and 0 or more")

@@ -5,28 +5,29 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experiments import trained
 from experiments.keys import keys
 from experiments.mesh import compiled, compiled_update
+from experiments.pairs.data import Data
 from experiments.pairs.setup import PairSetup, begin, initial_state
+from experiments.reward_model.judges import pair_judge, single_judge
 from experiments.reward_model.settings import RewardModelExperiment
 from experiments.settings import scheduled
 from lqlm.algorithms.pairs import PairBatch
-from lqlm.algorithms.reward_model import (
-    calibration_error,
-    pair_losses,
-    reward_metrics,
-    reward_model_objective,
-)
+from lqlm.algorithms.reward_model import reward_model_objective
+from lqlm.algorithms.scored import ScoredBatch, scored_objective
 from lqlm.algorithms.step import Metrics, TrainState, make_update
+from lqlm.errors import UserError
 from lqlm.io.load import LoadedModel
 from lqlm.models.heads import completion_scores, init_scalar_head
 from lqlm.optim.chains import make_optimizer
 from lqlm.sharding import replicated
+from lqlm.tasks.scored import ScoredConfig
 from lqlm.types import Array, PyTree
+
+Batch = PairBatch | ScoredBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Functions:
     """What runs on the device; each compiles once."""
 
     update: Callable[..., tuple[TrainState, Metrics]]
-    score: Callable[[PyTree, PyTree, PairBatch], Array]  # (base, adapters, batch) -> [B, 2]
-    judge: Callable[[Array, Array], Metrics]  # (scores [N, 2], margins [N]) -> held-out metrics
+    score: Callable[[PyTree, PyTree, Batch], Array]  # (base, adapters, batch) -> [B, G]
+    judge: Callable[[Array, Array], Metrics]  # (scores [N, G], margins or targets [N]) -> held-out metrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,13 @@ def build(settings: RewardModelExperiment) -> RewardModelSetup:
     optimizer = make_optimizer(scheduled(settings, settings.run.steps))
     adapters_key, head_key = jax.random.split(keys(settings.seed)[0])
     begun = begin(settings, adapters_key)
+    check_labels(settings, begun.data)
     head = jax.tree.map(lambda x: settings.head * x, init_scalar_head(head_key, begun.model.config.width))
     tree = {**begun.adapters, "score": head}
     initial = trained.kept(begun.adapters, settings.adapter)
     state, scorer = initial_state(begun, tree, optimizer), make_scorer(settings, begun.model)
-    objective = reward_model_objective(scorer, settings.reward)
+    single = isinstance(settings.text, ScoredConfig)
+    objective = (scored_objective if single else reward_model_objective)(scorer, settings.reward)
     update = make_update(objective, optimizer, micro_batches=settings.run.micro_batches)
     return RewardModelSetup(
         settings=settings,
@@ -65,7 +68,7 @@ def build(settings: RewardModelExperiment) -> RewardModelSetup:
         functions=Functions(
             compiled_update(update, begun.mesh, state, begun.model.config),
             compiled_score(scorer, begun.mesh),
-            jax.jit(make_judge(settings)),
+            jax.jit((single_judge if single else pair_judge)(settings.reward, settings.bins)),
         ),
         initial=initial,
         mesh=begun.mesh,
@@ -73,11 +76,27 @@ def build(settings: RewardModelExperiment) -> RewardModelSetup:
     )
 
 
+def check_labels(settings: RewardModelExperiment, data: Data) -> None:
+    """Refuse scores that are no probabilities where they are taken for labels.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    if not isinstance(settings.text, ScoredConfig) or settings.reward.loss != "classification":
+        return
+    for row in [*data.train, *data.heldout]:
+        if not 0.0 <= row.score <= 1.0:
+            raise UserError(
+                f"{row.texts[0][-40:]!r} has the score {row.score:g}, and classification takes labels from 0 to 1; "
+                "mend the data, or set reward.loss to regression"
+            )
+
+
 def make_scorer(settings: RewardModelExperiment, model: LoadedModel) -> Callable[..., Array]:
-    """``(adapters, base, batch, dropout key or None) -> [B, 2]``; a prompt is computed once for both completions."""
+    """``(adapters, base, batch, dropout key or None) -> [B, G]``; a prompt is computed once for both completions."""
     dropout = trained.has_dropout(settings.adapter)
 
-    def score(adapters: PyTree, base: PyTree, batch: PairBatch, key: Any) -> Array:
+    def score(adapters: PyTree, base: PyTree, batch: Batch, key: Any) -> Array:
         return completion_scores(
             base,
             without_bias(adapters),
@@ -99,19 +118,6 @@ def without_bias(adapters: PyTree) -> PyTree:
     return {**adapters, "score": {**head, "bias": jax.lax.stop_gradient(head["bias"])}}
 
 
-def compiled_score(scorer: Callable[..., Array], mesh: Mesh | None) -> Callable[[PyTree, PyTree, PairBatch], Array]:
-    """``(base, adapters, batch) -> [B, 2]``; on a mesh every process gets all of it."""
+def compiled_score(scorer: Callable[..., Array], mesh: Mesh | None) -> Callable[[PyTree, PyTree, Batch], Array]:
+    """``(base, adapters, batch) -> [B, G]``; on a mesh every process gets all of it."""
     return compiled(lambda base, adapters, batch: scorer(adapters, base, batch, None), mesh, replicated)
-
-
-def make_judge(settings: RewardModelExperiment) -> Callable[[Array, Array], Metrics]:
-    """``(scores [N, 2], margins [N]) -> metrics`` of N held-out pairs."""
-
-    def judge(scores: Array, margins: Array) -> Metrics:
-        chosen, rejected, real = scores[:, 0], scores[:, 1], jnp.ones(len(scores), bool)
-        found = reward_metrics(chosen, rejected, real)
-        found["loss"] = jnp.mean(pair_losses(chosen, rejected, margins, settings.reward))
-        found["calibration_error"] = calibration_error(chosen - rejected, real, bins=settings.bins)
-        return found
-
-    return judge

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -19,33 +18,34 @@ from lqlm.errors import UserError
 from lqlm.masked import masked_mean, masked_sum
 from lqlm.types import Array, PyTree
 
-PairLoss = Literal["bradley_terry", "margin_ranking", "classification"]
+RewardLoss = Literal["bradley_terry", "margin_ranking", "classification", "regression"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardModelConfig:
-    """The loss of a reward model on pairs.
+    """The loss of a reward model, on pairs or on single texts that have a score.
 
     Attributes:
-      loss: ``bradley_terry``, ``margin_ranking``, or ``classification`` (chosen is good, rejected is not).
+      loss: of pairs ``bradley_terry``, ``margin_ranking``, or ``classification`` (chosen is good, rejected is not); of
+        single texts ``classification`` (scores are 0 or 1) or ``regression``.
       margin: added to the margin of each pair: the lead that is asked for.
       center: weight of `centring`; TRL's ``center_rewards_coefficient`` (its paper takes 0.01).
     """
 
-    loss: PairLoss = "bradley_terry"
+    loss: RewardLoss = "bradley_terry"
     margin: float = 0.0
     center: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before anything is compiled."""
-        if self.loss not in get_args(PairLoss):
-            raise UserError(f"RewardModelConfig: unknown loss {self.loss!r}: use {', '.join(get_args(PairLoss))}")
+        if self.loss not in get_args(RewardLoss):
+            raise UserError(f"RewardModelConfig: unknown loss {self.loss!r}: use {', '.join(get_args(RewardLoss))}")
         if self.center < 0:
             raise UserError(f"RewardModelConfig: center {self.center} drives rewards away from 0: take 0 or more")
         if self.loss == "margin_ranking" and self.margin < 0:
             raise UserError(f"RewardModelConfig: margin {self.margin} asks for a lag: take 0 or more")
-        if self.loss == "classification" and self.margin:
-            raise UserError(f"RewardModelConfig: margin {self.margin} means nothing to classification: take 0")
+        if self.loss in ("classification", "regression") and self.margin:
+            raise UserError(f"RewardModelConfig: margin {self.margin} means nothing to {self.loss}: take 0")
 
 
 def pair_losses(chosen: Array, rejected: Array, margin: Array, cfg: RewardModelConfig) -> Array:
@@ -55,11 +55,16 @@ def pair_losses(chosen: Array, rejected: Array, margin: Array, cfg: RewardModelC
       chosen: [B] rewards.
       rejected: [B] rewards.
       margin: [B] of the pairs, beside the config's own.
-      cfg: which loss.
+      cfg: which loss; `regression` is none of pairs.
 
     Returns:
       float32 [B].
+
+    Raises:
+      ValueError: for regression.
     """
+    if cfg.loss == "regression":
+        raise ValueError("a pair has no score to regress to; use another loss, or single texts")
     if cfg.loss == "bradley_terry":
         losses = bradley_terry(chosen, rejected, margin + cfg.margin)
     elif cfg.loss == "margin_ranking":
@@ -104,40 +109,6 @@ def reward_model_objective(score: Score, cfg: RewardModelConfig) -> Objective:
         return {"loss": sums["loss"], "tokens": sums["tokens"], **found}
 
     return Objective(loss, prepare, finish)
-
-
-@flax.struct.dataclass
-class ScoredBatch:
-    """B texts, each with the number that it should get."""
-
-    tokens_BT: Array  # int32, padded on either side
-    mask_BT: Array  # bool
-    targets_B: Array  # float32: labels of 0 or 1 for `classification`, any number for `regression`
-
-
-def scored_objective(
-    score: Callable[[PyTree, PyTree, ScoredBatch, Any], Array], loss: Callable[[Array, Array], Array]
-) -> Objective:
-    """A reward model of single texts as `lqlm.algorithms.step.make_update` takes it, for batches of `ScoredBatch`.
-
-    Args:
-      score: ``(adapters, base, batch, key) -> [B]``.
-      loss: `classification` or `regression`.
-
-    Returns:
-      An `Objective`; the loss is the mean over the texts of the full batch that hold a token.
-    """
-
-    def prepare(batch: ScoredBatch) -> tuple[ScoredBatch, Array]:
-        return batch, pair_weights(jnp.any(batch.mask_BT, axis=-1))
-
-    def value(adapters: PyTree, base: PyTree, part: tuple[ScoredBatch, Array], key: Any) -> tuple[Array, Metrics]:
-        batch, weights = part
-        scores = score(adapters, base, batch, key)
-        sums = {"mean_reward": weighted(jax.lax.stop_gradient(scores), weights)}
-        return weighted(loss(scores, batch.targets_B), weights), sums
-
-    return Objective(value, prepare, lambda sums: sums)
 
 
 def reward_metrics(chosen: Array, rejected: Array, real: Array) -> Metrics:

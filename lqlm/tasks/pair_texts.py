@@ -89,10 +89,47 @@ def texts_of(where: str, fields: Mapping[str, Any], names: Fields, tokenizer: To
     return _turns(chosen, rejected, tokenizer)
 
 
+def completed(
+    where: str, fields: Mapping[str, Any], prompt: str, completion: str, tokenizer: Tokenizer
+) -> tuple[str, str, bool]:
+    """A prompt, its only completion, and whether a chat template has written them.
+
+    Args:
+        where: its place, for error messages.
+        fields: of the record.
+        prompt, completion: names of those that are read: two texts, or two lists of messages.
+        tokenizer: for its chat template.
+
+    Raises:
+        Left: when the record lacks one of them, or the completion is empty.
+        UserError: when a field is not of the form that it must have.
+    """
+    if missing := [f'"{name}"' for name in (prompt, completion) if name not in fields]:
+        known = ", ".join(map(str, fields)) or "none"
+        raise Left(Unusable.MISSING, f"no field {' and '.join(missing)} (fields: {known}); add it, or name another")
+    if isinstance(fields[completion], list):
+        _check_template(where, tokenizer)
+        asked, answer = (messages_of(where, fields, name) for name in (prompt, completion))
+        _check_said("only", answer[-1]["content"])
+        question, (text,) = _rendered(asked, [answer], tokenizer)
+        return question, text, True
+    _check_said("only", text_of(where, fields, completion))
+    return text_of(where, fields, prompt), text_of(where, fields, completion), False
+
+
+def _check_said(name: str, text: str) -> None:
+    if not text.strip():
+        raise Left(Unusable.EMPTY, _EMPTY.format(name))
+
+
+def _check_template(where: str, tokenizer: Tokenizer) -> None:
+    if not tokenizer.has_chat_template:
+        raise UserError(f"{where}: a conversation, but the model has no chat template; give plain texts")
+
+
 def _check_sides(chosen: str, rejected: str) -> None:
     for name, text in (("chosen", chosen), ("rejected", rejected)):
-        if not text.strip():
-            raise Left(Unusable.EMPTY, _EMPTY.format(name))
+        _check_said(name, text)
     if chosen == rejected:
         raise Left(Unusable.EQUAL, EQUAL)
 
@@ -102,8 +139,7 @@ def _check_last(chosen: Sequence[Message], rejected: Sequence[Message]) -> None:
     if list(chosen) == list(rejected):
         raise Left(Unusable.EQUAL, EQUAL)
     for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if not side[-1]["content"].strip():
-            raise Left(Unusable.EMPTY, _EMPTY.format(name))
+        _check_said(name, side[-1]["content"])
 
 
 def turns(text: str) -> list[Message] | None:
@@ -158,8 +194,7 @@ def _shared(one: Sequence[Message], other: Sequence[Message]) -> int:
 
 
 def _chat(where: str, fields: Mapping[str, Any], names: Fields, tokenizer: Tokenizer) -> Texts:
-    if not tokenizer.has_chat_template:
-        raise UserError(f"{where}: a conversation, but the model has no chat template; give plain texts")
+    _check_template(where, tokenizer)
     chosen, rejected = (messages_of(where, fields, name) for name in (names.chosen, names.rejected))
     if names.prompt in fields:
         return _written(messages_of(where, fields, names.prompt), chosen, rejected, tokenizer)
@@ -170,14 +205,21 @@ def _chat(where: str, fields: Mapping[str, Any], names: Fields, tokenizer: Token
 def _written(
     prompt: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message], tokenizer: Tokenizer
 ) -> Texts:
-    """Messages in the chat template; both completions begin after the opening of the assistant's turn."""
+    """Messages in the chat template."""
     _check_last(chosen, rejected)
+    question, (one, other) = _rendered(prompt, [chosen, rejected], tokenizer)
+    return Texts(question, one, other, templated=True)
+
+
+def _rendered(
+    prompt: Sequence[Message], sides: Sequence[Sequence[Message]], tokenizer: Tokenizer
+) -> tuple[str, list[str]]:
+    """A prompt and its completions, which begin after the opening of the assistant's turn."""
     question = tokenizer.render(prompt, True)
-    wholes = [tokenizer.render([*prompt, *side], False) for side in (chosen, rejected)]
+    wholes = [tokenizer.render([*prompt, *side], False) for side in sides]
     if not all(whole.startswith(question) for whole in wholes):
         raise Left(
             Unusable.NO_PROMPT,
             "the chat template writes the prompt in another way when a completion follows; use another template",
         )
-    chosen_text, rejected_text = (whole[len(question) :] for whole in wholes)
-    return Texts(question, chosen_text, rejected_text, templated=True)
+    return question, [whole[len(question) :] for whole in wholes]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lqlm.algorithms import reward_losses as rl
 from lqlm.algorithms import reward_model as rm
+from lqlm.algorithms import scored
 from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.step import init_state, make_update
 from lqlm.errors import UserError
@@ -137,20 +138,34 @@ def test_a_batch_without_a_pair_teaches_nothing():
     assert float(metrics["loss"]) == 0 and float(metrics["finite"]) == 1
 
 
-@pytest.mark.parametrize("loss", [rl.classification, rl.regression])
-def test_single_texts(loss):
-    mask = jnp.array([[True, True], [False, True], [False, False]])
-    batch = rm.ScoredBatch(NUMBERS[:3].repeat(2, 1), mask, array(1.0, 0.0, 1.0))
-    scored = rm.scored_objective(lambda adapters, base, batch, key: adapters[batch.tokens_BT[:, 0]], loss)
+@pytest.mark.parametrize("name", ["classification", "regression"])
+def test_single_texts(name):
+    loss, asked = getattr(rl, name), jnp.ones((3, 1), bool)
+    mask = jnp.array([[True, True], [True, False], [False, False]])[:, None]
+    batch = scored.ScoredBatch(NUMBERS[:3], asked, NUMBERS[:3, None].repeat(2, 2), mask, array(1.0, 0.0, 1.0))
+    cfg = rm.RewardModelConfig(name)
+    objective = scored.scored_objective(lambda adapters, base, batch, key: adapters[batch.prompts_BP], cfg)
     optimizer = optax.sgd(0.1)
     start = init_state(array(0.4, -0.2, 7.0), optimizer)
-    state, metrics = jax.jit(make_update(scored, optimizer))(start, None, batch, None)
+    state, metrics = jax.jit(make_update(objective, optimizer))(start, None, batch, None)
     np.testing.assert_allclose(metrics["loss"], np.mean(loss(array(0.4, -0.2), array(1.0, 0.0))), rtol=1e-6)
     np.testing.assert_allclose(metrics["mean_reward"], 0.1, rtol=1e-5)
+    told = {"classification": ("accuracy", 1.0), "regression": ("error", (0.6 + 0.2) / 2)}[name]
+    np.testing.assert_allclose(metrics[told[0]], told[1], rtol=1e-5)
+    assert float(metrics["tokens"]) == 2 + 3  # of two prompts and their completions; the last row holds no text
     assert float(state.adapters[2]) == 7.0 and float(state.adapters[0]) > 0.4
 
 
+def test_losses_of_pairs_and_of_single_texts_are_told_apart():
+    with pytest.raises(ValueError, match="a pair has no score to regress to"):
+        rm.pair_losses(array(1.0), array(0.0), array(0.0), rm.RewardModelConfig("regression"))
+    for cfg in (rm.RewardModelConfig(), rm.RewardModelConfig("classification", center=0.1)):
+        with pytest.raises(ValueError, match="single texts take classification or regression, and center 0"):
+            scored.scored_objective(lambda *args: None, cfg)
+
+
 REFUSED = {
+    "means nothing to regression": {"loss": "regression", "margin": 1.0},
     "unknown loss 'hinge'": {"loss": "hinge"},
     "drives rewards away": {"center": -1.0},
     "asks for a lag": {"loss": "margin_ranking", "margin": -1.0},

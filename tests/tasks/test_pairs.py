@@ -187,7 +187,7 @@ def test_arrays():
     np.testing.assert_array_equal(rows.completions_BGC[0], [[1, 99, 99, 99], [2, 3, 99, 99]])
     np.testing.assert_array_equal(rows.completion_mask_BGC.sum(-1), [[1, 2], [3, 1], [0, 0]])
     np.testing.assert_array_equal(rows.prompt_mask_BP.sum(-1), [2, 1, 2])
-    assert rows.margin_B.dtype == np.float32 and rows.prompts_BP.dtype == rows.completions_BGC.dtype == np.int32
+    assert rows.numbers_B.dtype == np.float32 and rows.prompts_BP.dtype == rows.completions_BGC.dtype == np.int32
 
 
 def test_a_packed_file(tmp_path):
