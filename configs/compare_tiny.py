@@ -96,6 +96,7 @@ def get_config(which: str = "algorithms"):
             workdir=f"runs/compare_{which}",
             variants=variants,
             overrides=overrides,
+            at_once=2,
             prepare={"pretrain": VariantSettings(f"configs/pretrain_arithmetic.py:{pretrained}", "sft")},
             title=f"{task}, a model of 0.8 million parameters: {which}",
         )

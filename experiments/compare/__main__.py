@@ -3,7 +3,7 @@
 usage: python -m experiments.compare [--config FILE] [--config.SECTION.KEY=VALUE ...] [--cache DIRECTORY]
 
   python -m experiments.compare --config configs/compare_tiny.py
-  python -m experiments.compare --config configs/compare_tiny.py:remedies --config.seeds=0,1
+  python -m experiments.compare --config configs/compare_tiny.py:remedies --config.seeds=0,1 --config.at_once=2
 
 Written into --config.workdir:
   compare.md      the table: mean and 95% interval over the seeds     runs/VARIANT/SEED/   each run, as its command
@@ -37,7 +37,7 @@ def main(config: Any) -> None:
     settings = from_config(CompareExperiment, config)
     for job, said in failures(prepared(settings)):
         raise UserError(f"what comes first has failed ({said}); see {job.log}")
-    failed = list(failures(jobs(settings)))
+    failed = list(failures(jobs(settings), settings.at_once))
     report(settings)
     if failed:
         job, said = failed[0]

@@ -1,7 +1,10 @@
 """The runs of a comparison, each a process of its own: its memory ends with it, and it goes on where it was killed."""
 
+import concurrent.futures
 import dataclasses
+import os
 import pathlib
+import queue
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -65,19 +68,50 @@ def _cache() -> str:
     return flags.FLAGS.cache if "cache" in flags.FLAGS and flags.FLAGS.is_parsed() else ".cache/jax"
 
 
-def failures(todo: Sequence[Job]) -> Iterator[tuple[Job, str]]:
-    """Run all that are not done, one after the other; those that fail, with the last line that they said."""
-    for job in tqdm(todo, unit="run", dynamic_ncols=True):
+def failures(todo: Sequence[Job], at_once: int = 1) -> Iterator[tuple[Job, str]]:
+    """Run all that are not done, so many beside each other; those that fail, with the last line that they said."""
+    free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+    for cores in shares(available(), at_once):
+        free.put(cores)
+
+    def one(job: Job) -> int:
         tqdm.write(f"{job.variant or 'prepare'} {job.seed}: {'done before' if job.done else job.log}")
-        if not job.done and run(job):
-            yield job, last_line(job.log)
+        cores = free.get()
+        try:
+            return 0 if job.done else run(job, cores if at_once > 1 else set())
+        finally:
+            free.put(cores)
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        try:
+            for job, status in tqdm(zip(todo, pool.map(one, todo)), total=len(todo), unit="run", dynamic_ncols=True):
+                if status:
+                    yield job, last_line(job.log)
+        finally:
+            pool.shutdown(cancel_futures=True)  # interrupted: what waits is not begun
 
 
-def run(job: Job) -> int:
-    """The exit status of a run; what it says goes to its log."""
+def available() -> list[int]:
+    """The cores that this process may use; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def shares(cores: Sequence[int], parts: int) -> list[set[int]]:
+    """Cores dealt out in parts, none of them empty where there is a core.
+
+    >>> shares([0, 1, 2], 2), shares([5], 2), shares([], 1)
+    ([{0, 2}, {1}], [{5}, {5}], [set()])
+    """
+    return [set(cores[part::parts]) or set(cores) for part in range(parts)]
+
+
+def run(job: Job, cores: set[int] = frozenset()) -> int:  # type: ignore[assignment]
+    """The exit status of a run, held to these cores if there are any; what it says goes to its log."""
+    held = ("-m", "experiments.compare.held", ",".join(map(str, sorted(cores))), *job.arguments[1:]) if cores else ()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as log:
-        return subprocess.run([sys.executable, *job.arguments], stdout=log, stderr=subprocess.STDOUT).returncode
+        line = [sys.executable, *(held or job.arguments)]
+        return subprocess.run(line, stdout=log, stderr=subprocess.STDOUT).returncode
 
 
 def last_line(log: pathlib.Path) -> str:

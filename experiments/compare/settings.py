@@ -34,6 +34,7 @@ class CompareExperiment:
         prepare: commands that come first, such as the training of a model; a finished one is not repeated.
         rollouts: samples at which the variants are compared (0: as many as the run with the fewest has drawn).  A
             variant that draws more each step is read at an earlier step.
+        at_once: runs that go on beside each other, each held to cores of its own.
         metric: held-out; read from the last evaluation that is within the rollouts.
         title: of the picture.
     """
@@ -44,6 +45,7 @@ class CompareExperiment:
     overrides: tuple[str, ...] = ()
     prepare: Mapping[str, VariantSettings] = dataclasses.field(default_factory=dict)
     rollouts: int = 0
+    at_once: int = 1
     metric: str = "eval/accuracy"
     title: str = "Held-out accuracy at equal rollouts"
 
@@ -51,6 +53,8 @@ class CompareExperiment:
         """Refuse what has no meaning, before any work."""
         if not self.variants or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"give at least one variant and one seed, each seed once; seeds are {self.seeds}")
+        if self.at_once < 1:
+            raise UserError(f"at_once is {self.at_once}; give 1 or more")
         if self.rollouts < 0:
             raise UserError(f"rollouts is {self.rollouts}; give 0 (those of the smallest run) or more")
         for name in (*self.variants, *self.prepare):

@@ -1,8 +1,12 @@
 """The comparison: which runs there are, how they go on, and what the table says of them."""
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import numpy as np
@@ -89,6 +93,41 @@ def test_all_runs_then_the_table_and_the_picture(tmp_path, processes, capsys):
     assert processes.called == []  # all were done
 
 
+def test_runs_beside_each_other_have_cores_of_their_own(tmp_path, monkeypatch):
+    """Never more at once than asked for, no core in two runs, and every run once."""
+    here, most, seen, lock = set(), [], [], threading.Lock()
+
+    def run(line, *, stdout, **_):
+        module, cores = line[2], line[3]
+        assert module == "experiments.compare.held" and line[4] == "experiments.grpo"
+        with lock:
+            assert cores not in here
+            here.add(cores)
+            most.append(len(here))
+            seen.append(line[-3])
+        time.sleep(0.05)
+        with lock:
+            here.remove(cores)
+        return types.SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(runs, "available", lambda: [0, 1, 2, 3, 4])
+    monkeypatch.setattr(runs, "subprocess", types.SimpleNamespace(run=run, STDOUT=subprocess.STDOUT))
+    assert list(runs.failures(runs.jobs(settings(tmp_path)), 2)) == []
+    assert max(most) == 2 and len(set(seen)) == len(seen) == 4
+
+
+def test_held_to_a_core(tmp_path):
+    """What the module sees, its arguments and its name included."""
+    (tmp_path / "shown.py").write_text(
+        "import os, sys\nif __name__ == '__main__':\n    print(os.sched_getaffinity(0), sys.argv[1:])\n"
+    )
+    core = min(os.sched_getaffinity(0))
+    line = [sys.executable, "-m", "experiments.compare.held", str(core), "shown", "--a=1"]
+    path = os.pathsep.join([str(tmp_path), str(pathlib.Path(runs.__file__).parents[2])])
+    ended = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    assert ended.stdout == f"{{{core}}} ['--a=1']\n", ended.stderr
+
+
 def test_a_failed_run_is_named_and_done_again(tmp_path, processes):
     processes.fails.add("again")
     with pytest.raises(UserError, match=r"2 of 4 runs failed.*again with seed 3 \(error: no such thing\)"):
@@ -160,7 +199,17 @@ def test_the_committed_comparison_names_configs_that_there_are(which):
     assert len(found.seeds) == 3
 
 
-BAD = {"no variant": {"variants": {}}, "one seed twice": {"seeds": (1, 1)}, "a path": {"variants": {"a/b": None}}}
+BAD = {
+    "nothing at once": {"at_once": 0},
+    "no variant": {"variants": {}},
+    "one seed twice": {"seeds": (1, 1)},
+    "a path": {"variants": {"a/b": None}},
+}
+    "nothing at once": {"at_once": 0},
+    "no variant": {"variants": {}},
+    "one seed twice": {"seeds": (1, 1)},
+    "a path": {"variants": {"a/b": None}},
+}
 
 
 @pytest.mark.parametrize("name", BAD)
