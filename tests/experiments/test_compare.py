@@ -205,11 +205,6 @@ BAD = {
     "one seed twice": {"seeds": (1, 1)},
     "a path": {"variants": {"a/b": None}},
 }
-    "nothing at once": {"at_once": 0},
-    "no variant": {"variants": {}},
-    "one seed twice": {"seeds": (1, 1)},
-    "a path": {"variants": {"a/b": None}},
-}
 
 
 @pytest.mark.parametrize("name", BAD)
