@@ -16,7 +16,10 @@ from lqlm.errors import UserError
 from lqlm.io.disk import clear_when_full, write_atomic
 
 # Settings that change nothing that a resumed run must repeat.
-FREE = ("workdir", "run.checkpoint_every", "run.keep", "run.samples", "run.max_skipped", "run.reward_timeout", "mesh")
+FREE = (
+    *("workdir", "mesh", "run.checkpoint_every", "run.keep", "run.samples", "run.max_skipped"),
+    *("run.reward_timeout", "run.reward_workers"),
+)
 HOSTS = "hosts."
 
 

@@ -17,7 +17,7 @@ from experiments.grpo.supervision import StepReward, step_reward
 from experiments.keys import keys
 from experiments.mesh import beside, check_rows, compiled, compiled_update, laid_out, make_mesh, rows_out
 from experiments.rollouts.prompts import build_task, encode
-from experiments.rollouts.setup import RolloutSetup, bind_rewards, build_sampling
+from experiments.rollouts.setup import RolloutSetup, bind_rewards, build_sampling, reward_pool
 from experiments.settings import scheduled
 from lqlm.algorithms.grpo import GRPOBatch, grpo_objective
 from lqlm.algorithms.step import TrainState, init_state, make_update
@@ -68,6 +68,7 @@ def build(settings: GRPOExperiment) -> GRPOSetup:
         model=model,
         task=task,
         rewards=rewards,
+        pool=reward_pool(settings.run, rewards),
         prompts=prompts,
         sampling=build_sampling(settings, model, settings.run.group, mesh),
         functions=functions,

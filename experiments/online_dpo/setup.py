@@ -12,7 +12,7 @@ from experiments.keys import keys
 from experiments.mesh import beside, check_rows, compiled, compiled_update, laid_out, make_mesh, rows_out
 from experiments.online_dpo.settings import OnlineDPOExperiment
 from experiments.rollouts.prompts import build_task, encode
-from experiments.rollouts.setup import RolloutSetup, bind_rewards, build_sampling
+from experiments.rollouts.setup import RolloutSetup, bind_rewards, build_sampling, reward_pool
 from experiments.settings import scheduled
 from lqlm.algorithms.dpo import dpo_objective
 from lqlm.algorithms.pairs import PairBatch, pairs_of_groups
@@ -59,6 +59,7 @@ def build(settings: OnlineDPOExperiment) -> OnlineDPOSetup:
         model=model,
         task=task,
         rewards=rewards,
+        pool=reward_pool(settings.run, rewards),
         prompts=prompts,
         sampling=build_sampling(settings, model, settings.run.group, mesh),
         functions=Functions(

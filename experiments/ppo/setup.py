@@ -17,7 +17,7 @@ from experiments.ppo.pretraining import read_rows
 from experiments.ppo.scoring import make_scorer, make_text_scorer
 from experiments.ppo.settings import ActorCriticExperiment, PPOExperiment
 from experiments.rollouts.prompts import build_task, encode
-from experiments.rollouts.setup import RolloutSetup, bind_rewards, build_sampling
+from experiments.rollouts.setup import RolloutSetup, bind_rewards, build_sampling, reward_pool
 from experiments.settings import scheduled
 from experiments.sft.data import Feed
 from lqlm.adapters.configs import AdapterConfig
@@ -95,6 +95,7 @@ def build_with(settings: ActorCriticExperiment, objective: MakeObjective, entrop
         model=model,
         task=task,
         rewards=rewards,
+        pool=reward_pool(settings.run, rewards),
         prompts=prompts,
         sampling=build_sampling(settings, model, run.group, mesh),
         functions=functions,

@@ -64,7 +64,7 @@ def judged(run: Run, items: Sequence[Item], completions: Completions) -> tuple[l
         for g, text in enumerate(texts[b])
     ]
     timeout = setup.settings.run.reward_timeout
-    score = functools.partial(score_all, setup.rewards, task=setup.task, timeout_s=timeout, some=True)
+    score = functools.partial(score_all, setup.rewards, task=setup.task, timeout_s=timeout, some=True, pool=setup.pool)
     rewards = shared_rewards(score, samples)
     if judge := setup.sampling.judge:
         learned = judge(setup.model.base, setup.prompts.batch(items), completions)

@@ -73,6 +73,8 @@ class RolloutSettings(LoopSettings):
         prompt_buckets: allowed prompt lengths; empty is one bucket that holds the longest prompt of the task.
         max_prompt: problems whose prompt has more tokens are left out (0: none are).
         reward_timeout: seconds that one reward may take.
+        reward_workers: processes in which rewards are computed beside each other (0: none, in this one); those that ask
+            for the task or the problem stay here (`lqlm.rewards.pool`).
     """
 
     prompts: int = 8
@@ -81,12 +83,13 @@ class RolloutSettings(LoopSettings):
     prompt_buckets: tuple[int, ...] = ()
     max_prompt: int = 0
     reward_timeout: float = 5.0
+    reward_workers: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
         super().__post_init__()
         self.at_least(1, "prompts")
-        self.at_least(0, "max_prompt")
+        self.at_least(0, "max_prompt", "reward_workers")
         if self.cache not in get_args(CacheFormat):
             raise UserError(f"run.cache is {self.cache!r}; use one of {', '.join(get_args(CacheFormat))}")
         if self.reward_timeout <= 0 or any(size < 1 for size in self.prompt_buckets):

@@ -1,7 +1,7 @@
 """From settings to objects: the task, its rewards and prompts, and the compiled functions that sample."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jax.sharding import Mesh
 
@@ -10,9 +10,10 @@ from experiments.algorithm import Setup
 from experiments.decoding import make_sampler
 from experiments.rollouts.prompts import Prompts
 from experiments.rollouts.scoring import Judge, load_judge
-from experiments.rollouts.settings import RolloutExperiment
+from experiments.rollouts.settings import RolloutExperiment, RolloutSettings
 from lqlm.generation.decode import Completions
 from lqlm.io.load import LoadedModel
+from lqlm.rewards.pool import RewardPool
 from lqlm.rewards.specs import RewardFunction, bind_all, check_scenarios
 from lqlm.tasks.base import Task
 
@@ -36,6 +37,7 @@ class RolloutSetup(Setup):
     rewards: list[RewardFunction]
     prompts: Prompts
     sampling: Sampling
+    pool: RewardPool | None = None
 
 
 def bind_rewards(settings: RolloutExperiment, task: Task) -> list[RewardFunction]:
@@ -44,6 +46,12 @@ def bind_rewards(settings: RolloutExperiment, task: Task) -> list[RewardFunction
     if settings.reward_model.path and not settings.rewards:
         return []
     return bind_all([reward.spec(name) for name, reward in settings.rewards.items()], task)
+
+
+def reward_pool(settings: RolloutSettings, rewards: Sequence[RewardFunction]) -> RewardPool | None:
+    """The processes in which rewards are computed, if there are to be any; they start at the first sample."""
+    workers = settings.reward_workers
+    return RewardPool(rewards, workers=workers, timeout_s=settings.reward_timeout) if workers else None
 
 
 def build_sampling(settings: RolloutExperiment, model: LoadedModel, group: int, mesh: Mesh | None) -> Sampling:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lqlm.errors import UserError
+from lqlm.rewards.pool import RewardPool
 from lqlm.rewards.specs import RewardFunction, RewardSpec, Sample, bind, describe
 from lqlm.rewards.timeout import Timeout, within
 from lqlm.tasks.base import Task
@@ -62,7 +63,7 @@ def as_float(value: Any) -> float:
     return float(value)
 
 
-def _value(
+def value_of(
     reward: RewardFunction, sample: Sample, task: Task | None, timeout_s: float | None
 ) -> tuple[float, str | None]:
     """(value, None), or (0, cause and cure) when the function failed on this sample; NaN where it does not judge."""
@@ -76,6 +77,20 @@ def _value(
         return 0.0, f"{describe(error)}; make it return a finite number for every completion"
 
 
+def _values(
+    reward: RewardFunction,
+    samples: Sequence[Sample],
+    task: Task | None,
+    timeout_s: float | None,
+    pool: RewardPool | None,
+) -> list[tuple[float, str | None]]:
+    """`value_of` each sample, in this process or in those of a pool."""
+    if pool is None or not pool.serves(reward):
+        return [value_of(reward, sample, task, timeout_s) for sample in samples]
+    answers = iter(pool.values(reward, [sample for sample in samples if reward.judges(sample)]))
+    return [next(answers) if reward.judges(sample) else (math.nan, None) for sample in samples]
+
+
 def score_all(
     rewards: Sequence[RewardFunction | RewardSpec],
     samples: Sequence[Sample],
@@ -83,6 +98,7 @@ def score_all(
     task: Task | None,
     timeout_s: float | None,
     some: bool = False,
+    pool: RewardPool | None = None,
 ) -> Rewards:
     """Rewards of all samples: ``total = sum_k weight_k * component_k`` over the components that judge a sample.
 
@@ -95,13 +111,14 @@ def score_all(
         task: for functions that ask for it.
         timeout_s: seconds for one function on one sample; None: no limit.  See `within` for where it holds.
         some: these are some of a step's samples; whether a component fails on every one is asked of all of them.
+        pool: processes for the functions that can be asked there; the time limit is the pool's.
     """
     if timeout_s is not None and not timeout_s > 0:
         raise UserError(f"rewards: timeout_s={timeout_s} is not positive; give seconds, or None for no limit")
     bound = [bind(reward) if isinstance(reward, RewardSpec) else reward for reward in rewards]
     components, failures, all_failed = {}, [], {}
     for reward in bound:
-        results = [_value(reward, sample, task, timeout_s) for sample in samples]
+        results = _values(reward, samples, task, timeout_s, pool)
         components[reward.name] = np.array([value for value, _ in results], np.float32)
         failed = [
             f"reward {reward.name!r} ({reward.path}) failed on sample {i + 1} of {len(samples)} (counted 0): {cause}"

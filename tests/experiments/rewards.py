@@ -54,3 +54,26 @@ def digit_steps_of_some(steps: Sequence[str]) -> list[float]:
     if steps[0][0].islower():
         raise ValueError("lower case")
     return digit_steps(steps)
+
+
+def waits_or_calls(completion: str, n_tokens: int) -> float:
+    """A completion "wait PATH" waits for the file that "call PATH" makes: only beside each other both are good."""
+    what, path = completion.split()
+    if what == "call":
+        open(path, "w").close()
+        return 1.0
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return 1.0
+
+
+def misbehaves(completion: str) -> float:
+    """By the first word of the completion."""
+    if completion == "dies":
+        os._exit(3)
+    if completion == "stuck":
+        sum(range(10**12))  # one call into C, which no signal interrupts
+    if completion == "slow":
+        time.sleep(60)
+    print("printed", completion)
+    return float(len(completion))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.grpo.algorithm import GRPO
 from experiments.grpo.settings import GRPOExperiment
 from experiments.rollouts.scoring import load_judge, with_score
 from experiments.rollouts.settings import RewardModelSettings
@@ -16,8 +17,8 @@ from lqlm.io.metrics import read_jsonl
 from lqlm.models.heads import sequence_scores
 from lqlm.rewards.combine import Rewards
 from lqlm.tasks.arithmetic import ArithmeticConfig
-from tests.experiments.conftest import run_all
-from tests.experiments.tiny_model import tiny
+from tests.experiments.conftest import run_all, run_killed
+from tests.experiments.tiny_model import changed, tiny
 
 LENGTHS = np.array([[2, 4], [1, 3]])
 
@@ -81,3 +82,17 @@ def test_grpo_learns_from_it_too(model, judged, tmp_path):
     assert rows[1]["compilations"] == 0
     sample = read_jsonl(run.workdir.path / "samples.jsonl")[0]["rewards"]
     assert sample["total"] == pytest.approx(2 * sample["reward_model"])
+
+
+def test_a_run_with_reward_workers_is_the_same_run(model, tmp_path):
+    """Bit for bit, whoever computes the rewards; a run may go on with another number of them."""
+    found = []
+    for workers in (0, 2):
+        settings = tiny(model, tmp_path / str(workers), steps=2, eval_every=0, checkpoint_every=1)
+        if workers:
+            run_killed(changed(settings, "run", reward_workers=workers), GRPO, at=1)
+            settings = changed(settings, "run", reward_workers=1)
+        run, _ = run_all(settings)
+        assert (run.setup.pool is not None) == bool(workers)
+        found.append((run.workdir.adapter / "adapter_model.safetensors").read_bytes())
+    assert found[0] == found[1]
