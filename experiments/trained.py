@@ -26,6 +26,7 @@ from lqlm.quant.qtensor import QuantConfig
 from lqlm.sharding import constrained, whole
 from lqlm.types import Key, PyTree
 
+Load = Callable[[str, ModelConfig], tuple[PyTree, AdapterConfig]]
 Policy = Callable[[PyTree, PyTree], tuple[PyTree, PyTree | None]]
 
 
@@ -41,15 +42,21 @@ def begin(key: Key, base: PyTree, settings: Experiment) -> tuple[PyTree, PyTree]
     return products(base, settings.model), adapters
 
 
-def started(adapters: PyTree, settings: Experiment, cfg: ModelConfig) -> PyTree:
+def started(adapters: PyTree, settings: Experiment, cfg: ModelConfig, load: Load = load_peft) -> PyTree:
     """The adapters that a run begins with: those of ``settings.start``, if it names any, else the ones given.
+
+    Args:
+        adapters: new ones.
+        settings: of the run.
+        cfg: the model's shape.
+        load: reads a directory.
 
     Raises:
         UserError: when the two are not of one kind, rank and targets.
     """
     if not settings.start:
         return adapters
-    found, _ = load_peft(settings.start, cfg)
+    found, _ = load(settings.start, cfg)
     ours, theirs = ({name: x.shape for name, x in named_leaves(tree)} for tree in (adapters, found))
     for name in sorted({*ours, *theirs}):
         if ours.get(name) != theirs.get(name):

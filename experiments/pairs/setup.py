@@ -13,6 +13,7 @@ from experiments.pairs.data import Data, found_records, prepare
 from experiments.pairs.settings import PairExperiment
 from lqlm.algorithms.step import TrainState, init_state
 from lqlm.io.load import LoadedModel
+from lqlm.io.peft import load_peft
 from lqlm.tasks.scored import ScoredConfig
 from lqlm.types import Key, PyTree
 
@@ -33,8 +34,14 @@ class Begun(NamedTuple):
     adapters: PyTree
 
 
-def begin(settings: PairExperiment, key: Key) -> Begun:
-    """Whatever can be wrong with the settings is found here, the cheap things first; the key is consumed."""
+def begin(settings: PairExperiment, key: Key, load: trained.Load = load_peft) -> Begun:
+    """Whatever can be wrong with the settings is found here, the cheap things first; the key is consumed.
+
+    Args:
+        settings: of the run.
+        key: of new adapters.
+        load: reads those of ``settings.start``.
+    """
     mesh = make_mesh(settings.mesh)
     check_rows(mesh, run_pairs=settings.run.pairs // settings.run.micro_batches)
     found = found_records(settings.data, isinstance(settings.text, ScoredConfig))
@@ -42,7 +49,7 @@ def begin(settings: PairExperiment, key: Key) -> Begun:
         model = trained.load(settings.model, settings.adapter)
         data = prepare(settings, found, model)
         base, adapters = trained.begin(key, model.base, settings)
-        adapters = trained.started(adapters, settings, model.config)
+        adapters = trained.started(adapters, settings, model.config, load)
     model = dataclasses.replace(model, base=laid_out(mesh, base, model.config))
     return Begun(mesh, model, data, adapters)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from experiments import trained
 from experiments.decoding import first_texts, make_sampler
-from experiments.r1.rejection import adapter_digest
 from experiments.r1.settings import R1Experiment
+from experiments.rollouts.drawing import adapter_digest
 from experiments.rollouts.prompts import BUCKET_MULTIPLE, build_task
 from lqlm.generation.rollout import round_up
 from lqlm.io.disk import write_atomic

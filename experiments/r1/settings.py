@@ -1,11 +1,11 @@
 """The settings of the R1 pipeline: frozen dataclasses, which hold every default."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 
 from experiments.grpo.settings import RunSettings as RLRun
 from experiments.pairs.settings import PairData, PairRunSettings
+from experiments.rollouts.drawing import DrawSettings
 from experiments.rollouts.settings import RewardSettings, ScenarioSettings
 from experiments.settings import ModelSettings
 from experiments.sft.settings import RunSettings as SFTRun
@@ -68,40 +68,26 @@ class RLStage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RejectionStage(SFTStage):
+class RejectionStage(DrawSettings, SFTStage):
     """Samples of the policy, the good ones kept, and supervised fine-tuning of the base on these.
 
     Attributes:
-        prompts: training problems that are sampled (0: all).
-        batch: problems sampled at once.
-        samples: completions of each.
         keep: of each problem's accepted completions, the shortest so many, all different.
-        threshold: least total reward of an accepted completion.
-        rewards: components of that reward.
-        sampling: of the completions.
         others: records of other kinds that are learned beside them (a file of any form that ``experiments.sft`` reads),
             as the paper does, so that the rest is not forgotten; empty: none.
         most_others: records of these, at most.
     """
 
-    prompts: int = 0
-    batch: int = 8
-    samples: int = 4
     keep: int = 1
-    threshold: float = 1.0
-    rewards: Mapping[str, RewardSettings]
-    sampling: SamplingConfig = SamplingConfig()
     others: str = ""
     most_others: int = 64
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
-        super().__post_init__()
-        if min(self.batch, self.samples, self.keep, self.most_others) < 1 or self.prompts < 0:
-            raise UserError(
-                f"rejection: prompts {self.prompts}, batch {self.batch}, samples {self.samples}, keep {self.keep}, "
-                f"most_others {self.most_others}; give prompts 0 or more, the others 1 or more"
-            )
+        SFTStage.__post_init__(self)
+        DrawSettings.__post_init__(self)
+        if min(self.keep, self.most_others) < 1:
+            raise UserError(f"rejection: keep {self.keep}, most_others {self.most_others}; give 1 or more of each")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,13 +175,3 @@ class R1Experiment:
             raise UserError(f"adapter.init is {self.adapter.init!r}, which changes the base; take one that does not")
         if self.eval_items < 0:
             raise UserError(f"eval_items is {self.eval_items}; give 0 (all) or more")
-
-
-def seed_of(settings: R1Experiment, stage: str) -> int:
-    """The seed of a stage: no two draw the same problems in the same order, or sample with the same keys.
-
-    >>> from types import SimpleNamespace
-    >>> seed_of(SimpleNamespace(seed=0), "reasoning") == seed_of(SimpleNamespace(seed=0), "alignment")
-    False
-    """
-    return int.from_bytes(hashlib.blake2b(f"{settings.seed}/{stage}".encode(), digest_size=4).digest()) >> 1

@@ -2,26 +2,25 @@
 
 import dataclasses
 import itertools
-import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from experiments.grpo.algorithm import GRPO
 from experiments.grpo.settings import GRPOExperiment
+from experiments.keys import seed_of
 from experiments.main import run_settings
-from experiments.r1.rejection import conversation, pairs, reject, samples
-from experiments.r1.settings import REASONING, STAGES, JudgeSettings, R1Experiment, RLStage, SFTStage, seed_of
+from experiments.r1.rejection import SAMPLES, conversation, reject
+from experiments.r1.settings import REASONING, STAGES, JudgeSettings, R1Experiment, RLStage, SFTStage
 from experiments.reward_model.algorithm import REWARD_MODEL
 from experiments.reward_model.settings import RewardModelExperiment
+from experiments.rollouts.drawing import pair_records, pairs, samples
 from experiments.rollouts.prompts import build_task
 from experiments.rollouts.settings import MixtureSettings, RewardModelSettings, TaskSettings
 from experiments.sft.algorithm import SFT
 from experiments.sft.settings import DataSettings, SFTExperiment
 from lqlm.errors import UserError
-from lqlm.io.datasets import DataSource, Record, records
-from lqlm.io.disk import write_atomic
-from lqlm.tasks.base import Item, Task
+from lqlm.io.datasets import DataSource, Record, records, write_records
 from lqlm.tasks.records import InstructionConfig
 
 
@@ -124,27 +123,14 @@ def _judge(settings: R1Experiment, judge: JudgeSettings) -> pathlib.Path:
 def _own_pairs(settings: R1Experiment, heldout: int) -> pathlib.Path:
     """The file of samples that the stage before accepted and refused."""
     task, path = build_task(settings.task), folder(settings, "alignment") / "pairs.jsonl"
-    by_id = {item.id: item for item in task.train}
-    found = pairs(samples(folder(settings, "rejection")), settings.rejection.threshold)
+    found = pairs(samples(folder(settings, "rejection") / SAMPLES), settings.rejection.threshold)
     if len(found) <= heldout:
         raise UserError(
             f"stage alignment: {len(found)} problems with accepted and refused samples, {heldout} to hold out; "
             "raise rejection.samples or rejection.prompts, or set alignment.judge.weight to 0"
         )
-    _write(path, (_pair(task, by_id[good["id"]], good["completion"], bad["completion"]) for good, bad in found))
+    write_records(path, pair_records(task, found))
     return path
-
-
-def _pair(task: Task, item: Item, chosen: str, rejected: str) -> dict[str, Any]:
-    def reply(text: str) -> list[dict[str, str]]:
-        return [{"role": "assistant", "content": text}]
-
-    return {"prompt": task.messages(item), "chosen": reply(chosen), "rejected": reply(rejected)}
-
-
-def _write(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 STAGE_FUNCTIONS = {"cold_start": cold_start, "reasoning": reasoning, "rejection": rejection, "alignment": alignment}
@@ -157,7 +143,7 @@ def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapp
         raise UserError(
             f"stage {name}: {len(chosen)} conversations to learn from and {stage.heldout} to hold out; lower heldout"
         )
-    _write(path, chosen)
+    write_records(path, chosen)
     experiment = SFTExperiment(
         workdir=str(folder(settings, name)),
         seed=seed_of(settings, name),

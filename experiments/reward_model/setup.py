@@ -15,17 +15,21 @@ from experiments.pairs.setup import PairSetup, begin, initial_state
 from experiments.reward_model.judges import pair_judge, single_judge
 from experiments.reward_model.settings import RewardModelExperiment
 from experiments.settings import scheduled
+from lqlm.adapters.configs import AdapterConfig
 from lqlm.algorithms.pairs import PairBatch
 from lqlm.algorithms.reward_model import reward_model_objective
 from lqlm.algorithms.scored import ScoredBatch, scored_objective
 from lqlm.algorithms.step import Metrics, TrainState, make_update
 from lqlm.errors import UserError
 from lqlm.io.load import LoadedModel
+from lqlm.io.peft import load_peft
+from lqlm.io.reward_model import is_reward_model, load_reward_model
+from lqlm.models.config import ModelConfig
 from lqlm.models.heads import completion_scores, init_scalar_head
 from lqlm.optim.chains import make_optimizer
 from lqlm.sharding import replicated
 from lqlm.tasks.scored import ScoredConfig
-from lqlm.types import Array, PyTree
+from lqlm.types import Array, Key, PyTree
 
 Batch = PairBatch | ScoredBatch
 
@@ -51,9 +55,9 @@ def build(settings: RewardModelExperiment) -> RewardModelSetup:
     """All that a run needs; whatever can be wrong with the settings is found here, the cheap things first."""
     optimizer = make_optimizer(scheduled(settings, settings.run.steps))
     adapters_key, head_key = jax.random.split(keys(settings.seed)[0])
-    begun = begin(settings, adapters_key)
+    begun = begin(settings, adapters_key, adapters_of)
     check_labels(settings, begun.data)
-    head = jax.tree.map(lambda x: settings.head * x, init_scalar_head(head_key, begun.model.config.width))
+    head = begin_head(settings, begun.model.config, head_key)
     tree = {**begun.adapters, "score": head}
     initial = trained.kept(begun.adapters, settings.adapter)
     state, scorer = initial_state(begun, tree, optimizer), make_scorer(settings, begun.model)
@@ -74,6 +78,21 @@ def build(settings: RewardModelExperiment) -> RewardModelSetup:
         mesh=begun.mesh,
         state=state,
     )
+
+
+def adapters_of(directory: str, cfg: ModelConfig) -> tuple[PyTree, AdapterConfig]:
+    """The adapters of a policy, or of another reward model without its head."""
+    if not is_reward_model(directory):
+        return load_peft(directory, cfg)
+    tree, kind = load_reward_model(directory, cfg)
+    return {name: part for name, part in tree.items() if name != "score"}, kind
+
+
+def begin_head(settings: RewardModelExperiment, cfg: ModelConfig, key: Key) -> PyTree:
+    """A new head, or that of the reward model which training goes on from; the key is consumed."""
+    if settings.start and is_reward_model(settings.start):
+        return load_reward_model(settings.start, cfg)[0]["score"]
+    return jax.tree.map(lambda x: settings.head * x, init_scalar_head(key, cfg.width))
 
 
 def check_labels(settings: RewardModelExperiment, data: Data) -> None:

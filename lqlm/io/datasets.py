@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TextIO
 
 from lqlm.errors import UserError
+from lqlm.io.disk import write_atomic
 
 LINES, JSON, TEXT = (".jsonl", ".ndjson"), (".json",), (".txt",)
 
@@ -56,6 +57,12 @@ class DataSource:
             raise UserError(f'data: documents={self.documents!r}; a document is the "file", or one of its "paragraphs"')
         if self.shuffle_buffer < 0:
             raise UserError(f"data: shuffle_buffer={self.shuffle_buffer}; give a number of records, or 0 for none")
+
+
+def write_records(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A file of JSON lines, whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def records(source: DataSource, start: int = 0, epoch: int = 0) -> Iterator[Record]:

@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 
@@ -59,6 +60,16 @@ def save_reward_model(
     config = {"task_type": CLASSIFIER, "modules_to_save": HEADS, "base_model_name_or_path": base_name}
     tensors[SCORE] = stored(head["kernel"])[None]
     write_peft(directory, tensors, {**fields, **config}, card_of(base_name, written, "text-classification"))
+
+
+def is_reward_model(directory: str | os.PathLike[str]) -> bool:
+    """Whether an adapter's directory holds a head beside the adapters; false where nothing can be read."""
+    folder = pathlib.Path(directory)
+    recover_directory(folder)
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))["task_type"] == CLASSIFIER
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def load_reward_model(directory: str | os.PathLike[str], model_cfg: ModelConfig) -> tuple[PyTree, AdapterConfig]:

@@ -9,10 +9,11 @@ from experiments.configdict import as_config
 from experiments.grpo.settings import RunSettings as RLRun
 from experiments.pairs.settings import PairData, PairRunSettings
 from experiments.r1 import __main__ as r1
-from experiments.r1.rejection import accepted, pairs, reject, samples
+from experiments.r1.rejection import SAMPLES, reject
 from experiments.r1.score import remember, scores
 from experiments.r1.settings import AlignmentStage, JudgeSettings, R1Experiment, RejectionStage, RLStage, SFTStage
 from experiments.r1.stages import before, demonstration
+from experiments.rollouts.drawing import accepted, pairs, samples
 from experiments.rollouts.settings import RewardSettings, ThinkSettings
 from experiments.settings import ModelSettings
 from experiments.sft.settings import RunSettings as SFTRun
@@ -88,7 +89,7 @@ def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys)
     judged = json.loads((folder / "alignment/config.json").read_text())["reward_model"]
     assert judged == {"path": str(folder / "alignment/reward_model/adapter"), "weight": 0.2, "scenarios": []}
     assert "rewards/reward_model/mean" in read_jsonl(folder / "alignment/metrics.jsonl")[-1]
-    rows = {(row["id"], row["completion"]): row["reward"] for row in samples(folder / "rejection")}
+    rows = {(row["id"], row["completion"]): row["reward"] for row in samples(folder / "rejection" / SAMPLES)}
     compared = read_jsonl(folder / "alignment/pairs.jsonl")
     assert len(compared) >= 3
     for row in compared:

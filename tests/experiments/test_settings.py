@@ -19,6 +19,7 @@ from experiments.export import ExportSettings
 from experiments.generate.settings import GenerateSettings
 from experiments.grpo import __main__ as grpo
 from experiments.grpo.settings import GRPOExperiment, RunSettings
+from experiments.iterative.settings import IterativeExperiment
 from experiments.online_dpo.settings import OnlineDPOExperiment
 from experiments.panel.settings import PanelExperiment
 from experiments.plan.settings import PlanSettings
@@ -71,6 +72,7 @@ COMMANDS = {
     "online_dpo": OnlineDPOExperiment,
     "report": ReportSettings,
     "r1": R1Experiment,
+    "iterative": IterativeExperiment,
     "poker": PipelineExperiment,
     "poker train-small": SmallGamesExperiment,
     "poker self-play": SelfPlayExperiment,

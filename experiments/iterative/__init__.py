@@ -1,0 +1,1 @@
+"""Iterative GRPO with a reward model that is trained again: ``python -m experiments.iterative``."""
