@@ -2,8 +2,8 @@
 
 The prompts contain offensive and upsetting text; they are meant for research on reducing harm.
 
-Command:   python -m experiments.reward_model --config configs/reward_model_hh.py
-           python -m experiments.ppo --config configs/ppo_hh.py
+Command:   python -m experiments.ppo --config configs/ppo_hh.py
+           after  python -m experiments.reward_model --config configs/reward_model_hh.py
            The file: as for configs/reward_model_hh.py, here or by configs/ppo_hh.py:FILE; prompts of your own:
            --config.task.source=mine.jsonl --config.task.prompt=prompt
 Hardware:  2 CPU cores, 4 GiB of memory.
