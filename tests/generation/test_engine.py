@@ -140,6 +140,27 @@ def test_the_log_probabilities_are_the_trainers():
     assert errors(warm()).max() < 1e-4
 
 
+PENALTIES = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "repetition_penalty": 1.3}
+FILTERS = {"top_k": 5, "top_p": 0.8, "min_p": 0.05}
+OPTIONS = {
+    **{name: {name: value} for name, value in FILTERS.items()},
+    "penalties": PENALTIES,
+    "min_new_tokens": {"min_new_tokens": 3},
+    "all": {**FILTERS, **PENALTIES, "min_new_tokens": 2},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_change_what_is_drawn_and_no_log_probability(name):
+    """The log-probabilities stay those of the model at the temperature, as a trainer computes them."""
+    sampling = dataclasses.replace(WARM, **OPTIONS[name])
+    least = sampling.min_new_tokens
+    requests = [dataclasses.replace(r, max_new_tokens=max(least, r.max_new_tokens or MOST)) for r in REQUESTS]
+    found = collect(make(sampling).run(requests, KEY))
+    assert errors(found).max() < 1e-4
+    assert any(found[key][0] != warm()[key][0] for key in found)
+
+
 UNTIED = {**BASE, "head": BASE["embed"].T}
 INT8 = dataclasses.replace(ENGINE, cache="int8")
 
