@@ -44,11 +44,11 @@ class Parting:
     def __init__(self) -> None:
         self._known = threading.Lock()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, grace: float = GRACE) -> None:
         """Say it, wait until the others have said theirs, and end; the usual way out would wait for the lost."""
         if self._known.acquire(blocking=False):
             os.write(2, f"\nerror: {text}\n".encode())  # below the progress bar
-            time.sleep(GRACE)
+            time.sleep(grace)
             os._exit(EXIT_BAD_INPUT)
         time.sleep(10 * GRACE)  # another thread ends the process, or all is over
 
@@ -64,7 +64,8 @@ class Parting:
     def _watch(self, number: int, peer: socket.socket) -> None:
         with contextlib.suppress(OSError):
             peer.recv(1)
-        self.say(_lost(f"process {number} is gone"))
+        # Nobody waits for the words of the others where process 0 is gone, and jax aborts as soon as it knows.
+        self.say(_lost(f"process {number} is gone"), GRACE if number else 0.0)
 
 
 @contextlib.contextmanager

@@ -76,6 +76,13 @@ def test_grpo_on_two_scenarios(model, judged, prompts, tmp_path):
         assert row["rewards/digits/mean"] == (pytest.approx(np.mean(values)) if values else None)
 
 
+def test_a_problem_with_an_answer_has_no_part_in_the_held_out_reward(model, judged, prompts, tmp_path):
+    settings = mixed(model, tmp_path, prompts, judged[1], steps=1, eval_every=0)
+    huge = RewardSettings("lqlm.rewards.functions.length_penalty", params={"per_token": 1e4}, scenarios=("sums",))
+    run_all(dataclasses.replace(settings, rewards={"huge": huge}))
+    assert abs(read_jsonl(tmp_path / "metrics.jsonl")[0]["eval/reward"]) < 100
+
+
 def test_a_step_may_have_none_of_a_scenario(model, judged, prompts, tmp_path):
     """Then its components say null, and nothing is not a number."""
     settings = mixed(model, tmp_path, prompts, judged[1], prompts=1, micro_batches=1, eval_every=0, steps=3)

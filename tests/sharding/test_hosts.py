@@ -107,6 +107,17 @@ def test_a_lost_process_ends_the_run_and_one_process_goes_on(places, tmp_path):
     assert (workdir / "adapter").is_dir() and (workdir / "summary.json").exists()
 
 
+@pytest.mark.slow
+def test_without_process_0_the_others_end_with_a_line_of_their_own(places, tmp_path):
+    """Before jax aborts them, which takes what it holds for its heartbeat with it."""
+    port, mesh = free_port(), "mesh=fsdp=2"
+    lost = start(places, tmp_path / "work", *of_two(port, 0, mesh), LQLM_TEST_KILL="2")
+    survivor = start(places, tmp_path / "work", *of_two(port, 1, mesh))
+    assert ended(lost)[0] == -9
+    status, errors, err = ended(survivor, 40)
+    assert status == 2 and len(errors) == 1 and "process 0 is gone" in errors[0], err[-3000:]
+
+
 def test_a_coordinator_that_is_not_there(places, tmp_path):
     process = start(places, tmp_path / "work", *of_two(free_port(), 1, "hosts.timeout=1", "mesh=data=-1"))
     status, errors, err = ended(process)
