@@ -6,10 +6,13 @@ usage: python -m experiments.export [--config FILE] [--config.KEY=VALUE ...]
   python -m experiments.export --config.adapter=runs/sft_smollm2_arithmetic/adapter --config.out=merged.gguf \\
       --config.gguf=Q8_0
   python -m experiments.export --config.out=runs/nf4 --config.bitsandbytes=True
+  python -m experiments.export --config.adapter=runs/qa/adapter --config.out=runs/qa_merged --config.quantized=True
 
 The adapter is a PEFT directory; it is added, in float32, to the base that it was trained on: dequantized, where that
 was held in 4 bits.  --config.out is a GGUF file if it ends in .gguf, else a Hugging Face directory.  Of each linear map
-it is said how much of what the adapter changed is lost to rounding (to float16 before Q8_0, which loses more).
+it is said how much of what the adapter changed is lost to rounding (to float16 before Q8_0, which loses more).  A
+group-wise adapter (QA-LoRA, lora.group) merges with --config.quantized=True into the shifts of the quantized base,
+where nothing is lost; the directory is lqlm's own, as experiments.quantize writes it.
 """
 
 import dataclasses
@@ -22,13 +25,14 @@ import numpy as np
 from experiments import command
 from experiments.configdict import from_config
 from experiments.settings import ModelSettings
-from lqlm.adapters.merge import merge_reported
+from lqlm.adapters.merge import merge_groups, merge_reported
 from lqlm.errors import UserError
 from lqlm.io.bnb_checkpoint import save_bnb
 from lqlm.io.export import save_hf
 from lqlm.io.gguf_writer import save_gguf
 from lqlm.io.load import LoadedModel, load_model
 from lqlm.io.peft import load_peft
+from lqlm.io.quantized import save_quantized
 from lqlm.types import PyTree
 
 DEFAULT = "configs/export_smollm2.py"
@@ -45,6 +49,7 @@ class ExportSettings:
         dtype: of the written weights (a directory's).
         gguf: the type of a GGUF file's matrices.
         bitsandbytes: write the linear layers in 4 bits, as bitsandbytes does; not together with an adapter.
+        quantized: write the base's own codes, with a group-wise adapter merged into the shifts beside them.
     """
 
     out: str
@@ -53,6 +58,7 @@ class ExportSettings:
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     gguf: Literal["F32", "F16", "Q8_0"] = "F16"
     bitsandbytes: bool = False
+    quantized: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
@@ -60,6 +66,8 @@ class ExportSettings:
             raise UserError("out is empty; name a new directory, or a file that ends in .gguf")
         if self.bitsandbytes and (self.adapter or self.out.endswith(".gguf")):
             raise UserError("bitsandbytes is True; it goes with neither an adapter nor a .gguf file")
+        if self.quantized and (not self.model.quantize or self.bitsandbytes or self.out.endswith(".gguf")):
+            raise UserError("quantized is True; it needs model.quantize, and goes with neither bitsandbytes nor .gguf")
 
 
 def main(config: Any) -> None:
@@ -75,6 +83,8 @@ def main(config: Any) -> None:
 
 def _merged(settings: ExportSettings, model: LoadedModel) -> PyTree:
     adapters, _ = load_peft(settings.adapter, model.config)
+    if settings.quantized:
+        return merge_groups(model.base, adapters)
     stored = {"F32": "float32", "F16": "float16", "Q8_0": "float16"}[settings.gguf]
     dtype = stored if settings.out.endswith(".gguf") else settings.dtype
     merged = merge_reported(model.base, adapters, jnp.dtype(dtype))
@@ -88,6 +98,8 @@ def write(settings: ExportSettings, model: LoadedModel, base: PyTree) -> None:
     """The model in the wanted form."""
     if settings.out.endswith(".gguf"):
         save_gguf(settings.out, base, model.config, model.tokenizer, settings.gguf, pathlib.Path(settings.out).stem)
+    elif settings.quantized:
+        save_quantized(settings.out, base, model.config, model.tokenizer, settings.dtype)
     elif settings.bitsandbytes:
         save_bnb(settings.out, base, model.config, model.tokenizer, settings.dtype)
     else:

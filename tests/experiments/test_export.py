@@ -7,6 +7,7 @@ import pytest
 
 from experiments import export as command
 from lqlm.adapters.configs import LoraConfig
+from lqlm.adapters.init import init_adapters
 from lqlm.io.load import load_model
 from lqlm.io.peft import save_peft
 from lqlm.models.transformer import forward, logits
@@ -59,6 +60,26 @@ def test_merged_computes_what_base_and_adapter_do(export, adapter, name, argumen
     np.testing.assert_allclose(found, want, atol=tolerance * float(jnp.abs(want).max()))
 
 
+def test_a_group_wise_adapter_merges_into_the_quantized_base_without_loss(export, model, tmp_path):
+    """The written codes are the base's own; only the shifts beside them hold the adapter."""
+    quant = QuantConfig(block=32)
+    loaded, kind = load_model(str(model), quant, "float32"), LoraConfig(rank=2, alpha=4.0, group=32)
+    _, adapters = init_adapters(jax.random.key(1), loaded.base, kind)
+    adapters = jax.tree.map(lambda x: x + 0.05, adapters)
+    save_peft(tmp_path / "adapter", adapters, kind, loaded.config, str(model))
+    given = (f"--config.adapter={tmp_path / 'adapter'}", "--config.model.quant.block=32", "--config.dtype=float32")
+    ended, out = export("merged", "--config.quantized=True", *given)
+    assert ended.status == 0, ended.err
+    found = load_model(str(out), None, "float32")
+    for name, w in found.base["layers"].items():
+        if isinstance(w, QTensor):
+            np.testing.assert_array_equal(w.codes, loaded.base["layers"][name].codes)
+            assert float(jnp.abs(w.shift).max()) > 0
+    want = scores(loaded, adapters)
+    np.testing.assert_allclose(scores(found), want, atol=1e-5 * float(jnp.abs(want).max()))
+    assert float(jnp.abs(want - scores(loaded)).max()) > 1e-2
+
+
 def test_bitsandbytes_keeps_the_codes(export, model):
     ended, out = export("nf4", "--config.bitsandbytes=True")
     assert ended.status == 0
@@ -69,11 +90,17 @@ def test_bitsandbytes_keeps_the_codes(export, model):
     assert isinstance(theirs.base["layers"]["q_proj"], QTensor)
 
 
+def test_only_group_wise_adapters_merge_without_loss(export, adapter):
+    ended, out = export("merged", f"--config.adapter={adapter[0]}", "--config.quantized=True")
+    assert "only group-wise LoRA (lora.group) without a bias merges into shifts" in ended.line() and not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--config.adapter=nowhere",), "nowhere"),
         (("--config.bitsandbytes=True", "--config.adapter=x"), "neither an adapter"),
+        (("--config.quantized=True", "--config.model.quantize=False"), "it needs model.quantize"),
     ],
 )
 def test_bad_input_is_one_line(export, arguments, message):
