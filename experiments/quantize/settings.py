@@ -18,8 +18,8 @@ class BudgetSettings:
         codebooks: to choose from.
         blocks: to choose from; every codebook comes in every block size.
         dense: let matrices stay in bfloat16 too.
-        weighting: of the squared errors: ``none``, ``activation`` (mean squares of the inputs) or ``fisher`` (of inputs
-            and of the loss's gradient at the outputs).
+        weighting: of the squared errors: ``none``, ``activation`` (mean squares of the inputs, relative to the outputs'
+            power) or ``fisher`` (of inputs and of the loss's gradient at the outputs).
     """
 
     bits: float | None = None

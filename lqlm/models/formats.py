@@ -99,7 +99,9 @@ def tabulate(base: PyTree, formats: Sequence[Format], found: Moments | None, *, 
         base: its linear maps dense, [L, in, out].
         formats: to consider.
         found: from :func:`moments`; None weighs all entries alike.
-        outputs: weigh by the gradient at the outputs too, not by the inputs alone.
+        outputs: weigh by the gradient at the outputs too.  By the inputs alone each matrix's error is divided by the
+            power of its outputs: inputs of one map may be a thousand times those of another, and say nothing of how
+            much the loss minds.
 
     Returns:
         A `Table`.
@@ -112,13 +114,29 @@ def tabulate(base: PyTree, formats: Sequence[Format], found: Moments | None, *, 
         w = _dense_stack(base, name)
         taps = None if found is None else found[name]
         weights = (None, None) if taps is None else (taps.inputs, taps.outputs if outputs else None)
-        errors = np.stack([np.asarray(format_errors(w, fmt, *weights)) for fmt in formats], axis=1)
-        for layer, row in enumerate(errors.astype(np.float64).tolist()):
+        errors = np.stack([np.asarray(format_errors(w, fmt, *weights)) for fmt in formats], axis=1).astype(np.float64)
+        if taps is not None and not outputs:
+            errors /= np.maximum(np.asarray(output_power(w, taps.inputs), np.float64)[:, None], 1e-30)
+        for layer, row in enumerate(errors.tolist()):
             columns[Place(name, layer)] = ((w.shape[1], w.shape[2]), row)
     places = tuple(sorted(columns, key=lambda place: place.layer))
     shapes = tuple(columns[place][0] for place in places)
     sizes = np.array([[format_bytes(shape, fmt) for fmt in formats] for shape in shapes], np.int64)
     return Table(places, shapes, tuple(formats), sizes, np.array([columns[place][1] for place in places]))
+
+
+@jax.jit
+def output_power(w: Array, inputs: Array) -> Array:
+    """``sum_{io} E[x_i^2] w_{io}^2`` of each layer: the power of the outputs, were the inputs uncorrelated.
+
+    Args:
+        w: [L, in, out].
+        inputs: [L, in] mean squares.
+
+    Returns:
+        float32 [L].
+    """
+    return jnp.einsum("li,lio->l", inputs.astype(jnp.float32), jnp.square(w.astype(jnp.float32)))
 
 
 def _dense_stack(base: PyTree, name: str) -> Array:

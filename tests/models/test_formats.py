@@ -1,5 +1,7 @@
 """Formats of a model: moments against autodiff by hand, and a mixture that computes as its dequantized weights do."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from lqlm.adapters.configs import LINEARS
 from lqlm.errors import UserError
 from lqlm.models.block import linear
-from lqlm.models.formats import apply_formats, formats_of, linear_bytes, moments, tabulate, uniform
+from lqlm.models.formats import apply_formats, formats_of, linear_bytes, moments, output_power, tabulate, uniform
 from lqlm.models.perplexity import window_nll
 from lqlm.models.transformer import forward
 from lqlm.quant.mixed import MixedStack, dense
@@ -94,6 +96,16 @@ def test_weights_of_the_error_matter(base, found):
     assert not np.allclose(plain, by_input) and not np.allclose(by_input, both)
     ones = jax.tree.map(jnp.ones_like, found)
     np.testing.assert_allclose(tabulate(base, FORMATS[1:2], ones).errors, plain, rtol=1e-5)
+
+
+def test_inputs_alone_weigh_errors_relative_to_the_outputs(base, found):
+    """So that a map with large inputs does not get all the bits; of the same numbers, which entries matter still counts."""
+    large = {name: dataclasses.replace(tap, inputs=100 * tap.inputs) for name, tap in found.items()}
+    one, other = (tabulate(base, FORMATS[1:2], x, outputs=False).errors for x in (found, large))
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    w, inputs = base["layers"]["q_proj"], found["q_proj"].inputs
+    want = np.einsum("li,lio->l", np.asarray(inputs), np.asarray(w) ** 2)
+    np.testing.assert_allclose(output_power(w, inputs), want, rtol=1e-5)
 
 
 def test_a_quantized_base_is_refused(base):
