@@ -29,6 +29,7 @@ class AskSettings:
         round_up: amounts in whole big blinds, as in the paper.
         choices: bets to choose from, in big blinds.
         features: what is told besides, of :data:`lqlm.poker.told.NAMES`: equity, pot-odds, draws, class, spot, habits.
+        style: a request that every prompt makes, such as "aggressive"; empty: none.
     """
 
     template: typing.Literal["compact", "paper", "terse"] = "compact"
@@ -36,6 +37,7 @@ class AskSettings:
     round_up: bool = True
     choices: tuple[int, ...] = CHOICES
     features: tuple[str, ...] = ()
+    style: str = ""
 
     def __post_init__(self) -> None:
         """Refuse features that are not known."""
@@ -44,7 +46,7 @@ class AskSettings:
     @property
     def view(self) -> ViewConfig:
         """What is shown, and how."""
-        return ViewConfig(self.round_up, self.choices, self.features)
+        return ViewConfig(self.round_up, self.choices, self.features, self.style)
 
     def prompt(self, state: State) -> str:
         """The prompt of a state."""

@@ -145,6 +145,7 @@ def _prompts(settings: PipelineExperiment) -> None:
     argv = [str(settings.folder("selected")), "--out", str(settings.folder("prompts")), "--template", ask.template]
     argv += ["--choices", *map(str, ask.choices)]
     argv += ["--features", *ask.features] if ask.features else []
+    argv += ["--style", ask.style] if ask.style else []
     prompts.main(argv + ([] if ask.round_up else ["--no-rounding"]))
 
 

@@ -314,6 +314,20 @@ def test_only_records_are_those_of_some_players(made, tmp_path):
     assert learned == [row["prompt"] for row in asked if row["tier"] == "negative"]
 
 
+def test_a_style_is_asked_for_in_training_and_at_the_table(made, tmp_path):
+    """The same words in the prompts, in the decisions that PPO and GRPO ask, and where the agent plays."""
+    bold = dataclasses.replace(made, workdir=str(tmp_path), stages=STAGES[:5])
+    bold = dataclasses.replace(bold, ask=dataclasses.replace(made.ask, style="bold"))
+    shutil.copytree(below(made, "logs"), below(bold, "logs"))
+    pipeline.run_pipeline(bold)
+    asked = prompts_of(bold)
+    assert len(asked) == len(prompts_of(made)) and bold.ask.view.style == "bold"
+    for row, plain in zip(asked, prompts_of(made)):
+        assert set(row["prompt"].splitlines()) - set(plain["prompt"].splitlines()) == {"style bold"}
+    task = build_task(tuning.task(bold))
+    assert {item.question for item in task.train} <= {row["prompt"] for row in asked}
+
+
 def test_pairs_by_values_prefer_what_wins_more_chips(made):
     task = build_task(tuning.task(made))
     by_question = {item.question: item for item in task.train}

@@ -99,7 +99,7 @@ def test_weights_of_the_error_matter(base, found):
 
 
 def test_inputs_alone_weigh_errors_relative_to_the_outputs(base, found):
-    """So that a map with large inputs does not get all the bits; of the same numbers, which entries matter still counts."""
+    """So that a map with large inputs does not get all the bits."""
     large = {name: dataclasses.replace(tap, inputs=100 * tap.inputs) for name, tap in found.items()}
     one, other = (tabulate(base, FORMATS[1:2], x, outputs=False).errors for x in (found, large))
     np.testing.assert_allclose(one, other, rtol=1e-5)
