@@ -43,6 +43,7 @@ class Panel:
 
 PANELS = (
     Panel("Held-out accuracy (greedy)", ("eval/accuracy*",), points=True, low=0.0, high=1.0),
+    Panel("Held-out reward (greedy)", ("eval/reward",), points=True),  # of problems without an answer
     Panel("Reward per completion", ("reward", "rewards/*/mean")),
     Panel("KL to the base (nats per token)", ("kl",), low=0.0),
     Panel("Entropy (nats per token)", ("entropy",), low=0.0),

@@ -166,7 +166,7 @@ def test_the_curves_are_drawn_and_every_panel_finds_its_metric(done):
     assert run.workdir.curves.read_bytes().startswith(b"\x89PNG") and run.workdir.curves.stat().st_size > 5000
     names = {name for row in rows(run) for name in row}
     for panel in PANELS:
-        for pattern in panel.names:
+        for pattern in set(panel.names) - {"eval/reward"}:  # which is of problems without an answer
             assert fnmatch.filter(names, pattern), f"no metric is called {pattern}"
 
 

@@ -99,6 +99,7 @@ def test_prompts_without_answers_are_watched_by_their_reward(model, prompts, tmp
     settings = dataclasses.replace(settings, rewards={"digits": DIGITS})
     run_all(settings)
     found = [row["eval/reward"] for row in read_jsonl(tmp_path / "metrics.jsonl") if "eval/reward" in row]
+    assert "Held-out reward (greedy)" in (tmp_path / "report.html").read_text()
     assert not any("accuracy" in name for row in read_jsonl(tmp_path / "metrics.jsonl") for name in row)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["result_of_step"] == int(np.argmax(found)) and summary["after"]["eval/reward"] == max(found)

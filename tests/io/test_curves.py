@@ -56,7 +56,7 @@ def test_series_leave_gaps_and_text_out():
 
 def test_every_default_panel_finds_its_metrics(monkeypatch, tmp_path):
     names = ["eval/accuracy", "reward", "rewards/format/mean", "kl", "entropy", "grad_norm", "completions/mean_length"]
-    names += ["frac_reward_zero_std", "tokens_per_second/rollout", "tokens_per_second/update"]
+    names += ["eval/reward", "frac_reward_zero_std", "tokens_per_second/rollout", "tokens_per_second/update"]
     rows = [{"step": s, **{name: float(s + i) for i, name in enumerate(names)}} for s in range(3)]
     drawn = drawn_lines(monkeypatch, tmp_path, rows)
     assert list(drawn) == [panel.title for panel in PANELS]
