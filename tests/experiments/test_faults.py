@@ -88,6 +88,7 @@ def test_lengths_are_counted_in_tokens(monkeypatch):
         task=None,
         settings=types.SimpleNamespace(run=types.SimpleNamespace(reward_timeout=1.0)),
         sampling=types.SimpleNamespace(judge=None),
+        pool=None,
     )
     timers = types.SimpleNamespace(phase=lambda name: contextlib.nullcontext())
     run = types.SimpleNamespace(setup=setup, warned=False, timers=timers)
