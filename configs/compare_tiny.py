@@ -4,10 +4,10 @@ Command:   python -m experiments.compare --config configs/compare_tiny.py
 Remedies:  python -m experiments.compare --config configs/compare_tiny.py:remedies
 Steps:     python -m experiments.compare --config configs/compare_tiny.py:steps   (process supervision)
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   about 75 of one core (90 to 220 seconds a run).
-Expected:  greedy held-out accuracy 21% before; after 38,400 rollouts 28% (dapo) to 37% (dapo_static), with wide
-           intervals: at two and three seeds no method is told from plain GRPO (34%), but for what one of so many
-           comparisons is by chance; remedies with one update 27% to 34%; steps 23% before, 17% (grpo), 27% (process).
+Minutes:   75 of one core when it was quiet (60 to 220 seconds a run), two runs at once, a core each.
+Expected:  greedy held-out accuracy 25% before; after 38,400 rollouts 38% (cispo) to 47% (gspo), GRPO 43.5%, three
+           seeds: no method is told from GRPO.  Remedies with one update, from 21%: 27% to 34%.  Steps: 23% before, one
+           seed: 17% (grpo), 27% (process).
 
 The runs are those of configs/grpo_variants.py, with two updates on each rollout, as PPO's two epochs: with one, every
 ratio is 1, so that GSPO is GRPO, CISPO a mean over tokens, and nothing is ever clipped.  PPO, A2C and online DPO have
