@@ -7,8 +7,8 @@ Command:   python -m experiments.ppo --config configs/ppo_hh.py
            The file: as for configs/reward_model_hh.py, here or by configs/ppo_hh.py:FILE; prompts of your own:
            --config.task.source=mine.jsonl --config.task.prompt=prompt
 Hardware:  2 CPU cores, 4 GiB of memory.
-Minutes:   not measured whole.
-Expected:  not measured.
+Minutes:   7 for 3 steps and two evaluations of 32 prompts, on one core beside two other jobs.
+Expected:  not measured beyond these steps: held-out reward -0.133 before, -0.137 after.
 """
 
 from configs.reward_model_hh import SHARED
