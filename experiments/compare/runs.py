@@ -7,7 +7,7 @@ import pathlib
 import queue
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from absl import flags
 from tqdm import tqdm
@@ -78,7 +78,7 @@ def failures(todo: Sequence[Job], at_once: int = 1) -> Iterator[tuple[Job, str]]
         tqdm.write(f"{job.variant or 'prepare'} {job.seed}: {'done before' if job.done else job.log}")
         cores = free.get()
         try:
-            return 0 if job.done else run(job, cores if at_once > 1 else set())
+            return 0 if job.done else run(job, cores if at_once > 1 else ())
         finally:
             free.put(cores)
 
@@ -105,7 +105,7 @@ def shares(cores: Sequence[int], parts: int) -> list[set[int]]:
     return [set(cores[part::parts]) or set(cores) for part in range(parts)]
 
 
-def run(job: Job, cores: set[int] = frozenset()) -> int:  # type: ignore[assignment]
+def run(job: Job, cores: Collection[int] = ()) -> int:
     """The exit status of a run, held to these cores if there are any; what it says goes to its log."""
     held = ("-m", "experiments.compare.held", ",".join(map(str, sorted(cores))), *job.arguments[1:]) if cores else ()
     job.log.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ the problem itself runs in this process, as all do without a pool.
 """
 
 import concurrent.futures
-import dataclasses
 import json
 import queue
 import sys
@@ -60,7 +59,7 @@ class RewardPool:
             return list(threads.map(lambda sample: self._value(reward, sample), samples))
 
     def _value(self, reward: RewardFunction, sample: Sample) -> Value:
-        fields = {name: value for name, value in dataclasses.asdict(sample).items() if name in reward.fields}
+        fields = {name: getattr(sample, name) for name in reward.fields}
         worker = self._free.get()
         try:
             answer = worker.ask([self._places[reward.name], fields])

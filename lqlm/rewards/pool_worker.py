@@ -15,7 +15,7 @@ def main() -> None:
     """Bind the rewards, say that all is ready, and answer until there is no question more."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a function prints is no answer
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the accelerator is the run's
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerator is the run's, whatever it was told
     told = json.loads(sys.argv[1])
     try:
         rewards = [bind(RewardSpec(row["path"], row["path"], params=row["params"])) for row in told["rewards"]]
