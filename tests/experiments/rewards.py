@@ -77,3 +77,8 @@ def misbehaves(completion: str) -> float:
         time.sleep(60)
     print("printed", completion)
     return float(len(completion))
+
+
+def on_the_cpu(completion: str) -> float:
+    """Whether jax would find no accelerator in this process."""
+    return float(os.environ.get("JAX_PLATFORMS") == "cpu")

@@ -92,3 +92,9 @@ def test_a_function_that_cannot_be_imported_there_is_one_line(monkeypatch):
         pool._free.put(worker)
         with pytest.raises(UserError, match=r"did not start: reward function .* no 'is_not_there' in"):
             pool.values(bound[0], samples("a"))
+
+
+def test_its_processes_leave_the_accelerator_to_the_run(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    (ours, theirs), _ = both([RewardSpec("f", "tests.experiments.rewards.on_the_cpu")], samples("a"))
+    assert (ours.total.tolist(), theirs.total.tolist()) == ([1.0], [0.0])
