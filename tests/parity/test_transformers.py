@@ -80,7 +80,9 @@ def test_smollm2_logits(smollm2):
 @installed
 def test_smollm2_greedy(smollm2):
     golden = json.loads((GOLDENS / "smollm2_greedy.json").read_text())
-    assert maker.smollm2_greedy(*smollm2)["answers"] == golden["answers"]
+    for new, old in zip(maker.smollm2_greedy(*smollm2)["answers"], golden["answers"], strict=True):
+        assert new | {"smallest_lead": None} == old | {"smallest_lead": None}
+        assert abs(new["smallest_lead"] - old["smallest_lead"]) < 1e-3  # the last digits are the CPU's
 
 
 @installed
