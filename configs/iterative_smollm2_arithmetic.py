@@ -41,7 +41,7 @@ def get_config():
                 run=RunSettings(steps=10, prompts=8, group=8, eval_every=10, checkpoint_every=5),
             ),
             judge=RenewedJudge(
-                heldout=24,
+                heldout=40,
                 text=PairConfig(max_prompt=64, max_completion=16, unusable="skip"),
                 optim=OPTIM,
                 run=PairRunSettings(steps=20, pairs=8, eval_every=10, checkpoint_every=10),

@@ -26,8 +26,11 @@ Others:    --config.sft.model.source=runs/opt-125m, the shape for a CPU (with --
 From the paper: the showdown filter, players by their win rates (at least 100 hands; the paper names no number), its
 template with amounts rounded up, mini batches of 4, pairs of good players' actions over bad players'.  From the script
 of DeepSpeed-Chat for OPT-1.3B on one GPU: rank 128.  Ours: 4 bits, an adapter for the value function instead of a
-second model, learning rates, steps, and a price for answers that are not legal.  The released code's pairs, a player's
-action over a random one: --config.pairs.by=random.  Nine seats' prompts have up to 670 tokens.
+second model, learning rates, steps, and a price for answers that are not legal.  Where the released code differs from
+the paper: pairs of a player's action over a random one, --config.pairs.by=random; players ranked by what they collect
+from pots, --config.select.by=collected --config.select.top=0.2 --config.select.bottom=0.2; no folds among SFT's
+targets, --config.select.without="('fold',)".  Its prompts cut to 256 tokens and its stacks that lose track are faults,
+which are not offered.  Nine seats' prompts have up to 670 tokens.
 """
 
 from typing import Any

@@ -232,13 +232,13 @@ def told_arrays(arrays: Any) -> Any:
 def shared_rewards(score: Callable[[Sequence[Any]], Rewards], samples: Sequence[Any]) -> Rewards:
     """Rewards of all samples, in every process; each process scores its share, every n-th sample.
 
-    A component that fails on every sample of all shares ends the run in every process; one that fails on those of one
-    share alone is counted.  A sample that runs into its time limit delays its own process's share only; the step waits
-    for the slowest share, which is bounded by the limit times the samples of a share.
+    Failures are those of all shares, so that every process finds the same with `Rewards.checked`.  A sample that runs
+    into its time limit delays its own process's share only; the step waits for the slowest share, which is bounded by
+    the limit times the samples of a share.
     """
     count = jax.process_count()
     if count == 1 or len(samples) < count:
-        return score(samples).checked()
+        return score(samples)
     mine = score(samples[jax.process_index() :: count])
     names = sorted(mine.components)
     rows = np.zeros((len(names) + 1, -(-len(samples) // count)), np.float32)
@@ -250,4 +250,4 @@ def shared_rewards(score: Callable[[Sequence[Any]], Rewards], samples: Sequence[
     values = every.transpose(1, 2, 0).reshape(len(rows), -1)[:, : len(samples)]
     # What fails on all samples fails on those of each process, which all know a cause.
     causes = {name: (int(n), mine.failed[name][1]) for name, n in zip(names, counts) if name in mine.failed}
-    return Rewards(values[0], dict(zip(names, values[1:])), int(counts[-1]), mine.first_error, causes).checked()
+    return Rewards(values[0], dict(zip(names, values[1:])), int(counts[-1]), mine.first_error, causes)

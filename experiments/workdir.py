@@ -7,12 +7,13 @@ import json
 import pathlib
 import shutil
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from experiments.configdict import kinds
 from experiments.settings import Experiment
 from lqlm.errors import UserError
+from lqlm.io.datasets import as_lines
 from lqlm.io.disk import clear_when_full, write_atomic
 
 # Settings that change nothing that a resumed run must repeat.
@@ -117,7 +118,7 @@ def _check_same(workdir: Workdir, settings: Experiment) -> None:
     if not (workdir.config.exists() and _begun(workdir)):
         write_atomic(workdir.config, json.dumps(now, indent=2) + "\n")
         return
-    then, now = _flat(json.loads(workdir.config.read_text())), _flat(now)
+    then, now = _flat(_with_entries(json.loads(workdir.config.read_text()), type(settings))), _flat(now)
     # A setting that is younger than the run: the run was made with what is its default now.
     then = {key: value for key, value in _flat(_defaults(type(settings))).items() if key in now} | then
     free = (*FREE, "run.steps") if settings.optim.schedule == "constant" else FREE  # a constant rate can go on longer
@@ -142,10 +143,42 @@ def _defaults(cls: type) -> dict[str, Any]:
     return json.loads(json.dumps(found, default=dataclasses.asdict))
 
 
+def _with_entries(then: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Settings whose named entries, such as those of ``rewards``, have defaults where a field is younger than they."""
+    found = dict(then)
+    for name, hint in typing.get_type_hints(cls).items():
+        of = typing.get_args(hint)[1:]
+        if typing.get_origin(hint) is Mapping and dataclasses.is_dataclass(of[0]) and isinstance(then.get(name), dict):
+            found[name] = {key: _defaults(of[0]) | entry for key, entry in then[name].items()}
+    return found
+
+
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {k: v for key, part in tree.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def write_learned(path: pathlib.Path, rows: Iterable[Mapping[str, Any]], run: pathlib.Path) -> None:
+    """The records that a run is to learn from, as JSON lines; they stay what they were once it has begun.
+
+    Args:
+        path: of the file.
+        rows: the records.
+        run: the folder of the run.
+
+    Raises:
+        UserError: when the run has learned from others.
+    """
+    text, workdir = as_lines(rows), Workdir(run)
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    if path.exists() and (_begun(workdir) or workdir.summary.exists()):
+        raise UserError(
+            f"{path}: the run in {run} learned from these records, and by the settings they are others now; set "
+            "--config.workdir to a new folder, or delete that of the run and those that go on from it"
+        )
+    write_atomic(path, text)
 
 
 def finished(workdir: Workdir, steps: int) -> bool:

@@ -35,6 +35,7 @@ DEFAULT = "configs/compare_tiny.py"
 def main(config: Any) -> None:
     """All runs, then the table and the picture."""
     settings = from_config(CompareExperiment, config)
+    _ = [job.done for job in jobs(settings)]  # refuses finished runs of other settings before hours of work
     for job, said in failures(prepared(settings)):
         raise UserError(f"what comes first has failed ({said}); see {job.log}")
     failed = list(failures(jobs(settings), settings.at_once))

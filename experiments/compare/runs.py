@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import os
 import pathlib
 import queue
@@ -13,6 +14,8 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments.compare.settings import CompareExperiment, VariantSettings
+from lqlm.errors import UserError
+from lqlm.io.disk import write_atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +38,34 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether the run has written its summary."""
-        return self.workdir is not None and (self.workdir / "summary.json").exists()
+        """Whether the run has written its summary.
+
+        Raises:
+            UserError: when it was made with other arguments: one table does not hold both.
+        """
+        if self.workdir is None or not (self.workdir / "summary.json").exists():
+            return False
+        if self._told is not None and self._told.exists():
+            before, now = json.loads(self._told.read_text()), self._settings
+            if differs := sorted(set(before) ^ set(now)):
+                raise UserError(
+                    f"{self.workdir} holds a finished run of other settings ({', '.join(differs)[:200]}); delete it, "
+                    "or set --config.workdir to a new folder"
+                )
+        return True
+
+    def remember(self) -> None:
+        """Write down what the run is begun with."""
+        if self._told is not None:
+            write_atomic(self._told, json.dumps(self._settings, indent=1) + "\n")
+
+    @property
+    def _told(self) -> pathlib.Path | None:
+        return self.workdir.with_name(f"{self.workdir.name}.json") if self.workdir else None
+
+    @property
+    def _settings(self) -> list[str]:
+        return [text for text in self.arguments if not text.startswith("--cache=")]
 
 
 def prepared(settings: CompareExperiment) -> list[Job]:
@@ -107,10 +136,11 @@ def shares(cores: Sequence[int], parts: int) -> list[set[int]]:
 
 def run(job: Job, cores: Collection[int] = ()) -> int:
     """The exit status of a run, held to these cores if there are any; what it says goes to its log."""
-    held = ("-m", "experiments.compare.held", ",".join(map(str, sorted(cores))), *job.arguments[1:]) if cores else ()
+    held = ("-m", "experiments.compare.held", ",".join(map(str, sorted(cores))), *job.arguments[1:])
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    job.remember()
     with job.log.open("a") as log:
-        line = [sys.executable, *(held or job.arguments)]
+        line = [sys.executable, *held]
         return subprocess.run(line, stdout=log, stderr=subprocess.STDOUT).returncode
 
 

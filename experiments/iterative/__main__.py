@@ -9,8 +9,8 @@ of old pairs, and trains the policy against it, with itself as the reference.
 
 Written into --config.workdir:
   scores.json     of each policy the shares of held-out problems answered, and of each reward model the accuracy
-  iteration_N/    samples/, new.jsonl and pairs.jsonl (what the reward model learned from), reward_model/ and policy/,
-                  as experiments.reward_model and experiments.grpo write them
+  iteration_N/    samples/, new.jsonl, pairs.jsonl (new and old ones, what the reward model learned from) and
+                  heldout.jsonl, reward_model/ and policy/, as experiments.reward_model and experiments.grpo write them
 
 Killed at any moment, the same command goes on where it stopped.
 """
@@ -26,7 +26,7 @@ from experiments.iterative.settings import IterativeExperiment
 from lqlm.io.disk import write_atomic
 
 DEFAULT = "configs/iterative_smollm2_arithmetic.py"
-NAMES = {"policy": ("accuracy", "accuracy_strict"), "reward_model": ("accuracy",)}
+NAMES = {"policy": ("accuracy", "accuracy_strict", "reward"), "reward_model": ("accuracy",)}
 
 
 def main(config: Any) -> None:
@@ -43,13 +43,14 @@ def main(config: Any) -> None:
 
 
 def score(settings: IterativeExperiment, number: int) -> dict[str, float]:
-    """What an iteration was worth: its policy before and after, and its reward model on new held-out pairs."""
+    """What an iteration was worth: its policy before and after, and its reward model on new pairs held out."""
     where = folder(settings, number)
     found: dict[str, float] = {}
     for part, prefix in (("policy", ""), ("reward_model", "reward_model/")):
         summary = json.loads((where / part / "summary.json").read_text())
         for when in ("before", "after"):
-            found |= {f"{prefix}{name}/{when}": summary[when][f"eval/{name}"] for name in NAMES[part]}
+            measured = {name: summary[when].get(f"eval/{name}") for name in NAMES[part]}
+            found |= {f"{prefix}{name}/{when}": value for name, value in measured.items() if value is not None}
     return found
 
 

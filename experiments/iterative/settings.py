@@ -20,7 +20,7 @@ class RenewedJudge:
 
     Attributes:
         weight: of its score in the reward.
-        heldout: new pairs of each iteration that only its accuracy is measured on.
+        heldout: problems whose pairs it never learns from, in no iteration: its accuracy is measured on them.
         replay: of the pairs that it learns from, the share that comes from earlier policies.
         text: how pairs are read.
         reward: its loss.

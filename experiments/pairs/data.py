@@ -21,7 +21,7 @@ from lqlm.io.datasets import DataSource, Record, records
 from lqlm.io.load import LoadedModel
 from lqlm.tasks.arithmetic import ArithmeticConfig, arithmetic_task
 from lqlm.tasks.base import Item, batch_at
-from lqlm.tasks.pair_batches import pad_pairs, split_pairs
+from lqlm.tasks.pair_batches import pad_pairs, split_pairs, without_prompts_of
 from lqlm.tasks.pairs import PairConfig, read_pairs
 from lqlm.tasks.scored import Scored, ScoredConfig, read_scored
 
@@ -91,6 +91,11 @@ def found_records(settings: PairData, single: bool = False) -> list[Record]:
     return list(itertools.islice(records(source), settings.limit or None))
 
 
+def heldout_records(settings: PairData) -> list[Record]:
+    """The records of a source of held-out pairs; none without one."""
+    return list(records(DataSource(settings.heldout_source))) if settings.heldout_source else []
+
+
 def made() -> Iterator[Record]:
     """Sums and differences with their answer, and with another number that is at most 9 away from it."""
     task = arithmetic_task(MADE)
@@ -123,8 +128,16 @@ def wrong_answer(item: Item) -> str:
     return str(int(item.answer) + (away if draw[1] % 2 else -away))
 
 
-def prepare(settings: PairExperiment, found: Iterable[Record], model: LoadedModel) -> Data:
+def prepare(
+    settings: PairExperiment, found: Iterable[Record], model: LoadedModel, apart: Sequence[Record] = ()
+) -> Data:
     """Tokens, split and lengths.
+
+    Args:
+        settings: of the run.
+        found: records to learn from; without others, some are held out.
+        model: whose tokens.
+        apart: records of their own to hold out.
 
     Raises:
         UserError: naming the record that does not fit, or when no pair is left to learn from or to hold out.
@@ -132,7 +145,12 @@ def prepare(settings: PairExperiment, found: Iterable[Record], model: LoadedMode
     pairs, skipped = _read(found, model, settings.text)
     if skipped:
         _log.warning("some records give nothing: %s", ", ".join(f"{why}: {n}" for why, n in skipped.items()))
-    train, heldout = split_pairs(pairs, settings.data.heldout)
+    if apart:
+        heldout, _ = _read(apart, model, settings.text)
+        train = without_prompts_of(pairs, heldout)
+        pairs = [*train, *heldout]
+    else:
+        train, heldout = split_pairs(pairs, settings.data.heldout)
     prompt = round_up(max(len(pair.prompt) for pair in pairs), MULTIPLE)
     completion = round_up(max(max(map(len, pair.sides)) for pair in pairs), MULTIPLE)
     longest = max(len(pair.prompt) + max(map(len, pair.sides)) for pair in pairs)

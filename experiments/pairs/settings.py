@@ -20,6 +20,8 @@ class PairData:
         data_files: of a builder of ``datasets``, such as "json" or "parquet".
         limit: records that are read, at most (0: all).
         heldout: pairs held out; a hash of their prompts decides which, whatever the seed.
+        heldout_source: a file or data set of pairs to hold out, all of them, instead of some of the source's; what
+            shares a prompt with them is not learned from.
     """
 
     source: str = ""
@@ -28,6 +30,7 @@ class PairData:
     data_files: tuple[str, ...] = ()
     limit: int = 0
     heldout: int = 64
+    heldout_source: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""

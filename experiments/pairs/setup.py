@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from experiments import trained
 from experiments.algorithm import Setup
 from experiments.mesh import beside, check_rows, laid_out, make_mesh
-from experiments.pairs.data import Data, found_records, prepare
+from experiments.pairs.data import Data, found_records, heldout_records, prepare
 from experiments.pairs.settings import PairExperiment
 from lqlm.algorithms.step import TrainState, init_state
 from lqlm.io.load import LoadedModel
@@ -44,10 +44,10 @@ def begin(settings: PairExperiment, key: Key, load: trained.Load = load_peft) ->
     """
     mesh = make_mesh(settings.mesh)
     check_rows(mesh, run_pairs=settings.run.pairs // settings.run.micro_batches)
-    found = found_records(settings.data, isinstance(settings.text, ScoredConfig))
+    found, apart = found_records(settings.data, isinstance(settings.text, ScoredConfig)), heldout_records(settings.data)
     with beside(mesh):
         model = trained.load(settings.model, settings.adapter)
-        data = prepare(settings, found, model)
+        data = prepare(settings, found, model, apart)
         base, adapters = trained.begin(key, model.base, settings)
         adapters = trained.started(adapters, settings, model.config, load)
     model = dataclasses.replace(model, base=laid_out(mesh, base, model.config))

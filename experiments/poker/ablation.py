@@ -73,9 +73,9 @@ def _hands(settings: PipelineExperiment, part: str) -> pathlib.Path:
     path, count = settings.folder("selected") / f"{part}.jsonl", settings.evaluate.test_hands
     if not count:
         return path
-    rows, some = list(read_rows(path)), settings.folder("evaluate") / f"{part}-{count}.jsonl"
+    some = settings.folder("evaluate") / f"{part}-{count}-{fingerprint(stamp(path))}.jsonl"
     if not some.exists():
-        write_rows(some, spread(rows, count))
+        write_rows(some, spread(list(read_rows(path)), count))
     return some
 
 

@@ -16,13 +16,14 @@ from experiments.poker.play_game import name_of
 from experiments.poker.prompts import TEMPLATES
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
-from lqlm.poker.arena.assumed import Assumption, call_value, estimate
+from lqlm.poker.arena.assumed import USUAL, Assumption, call_value, estimate
 from lqlm.poker.arena.observation import Agent, Mixed, Observation
 from lqlm.poker.claims import check_facts
 from lqlm.poker.explain import explain
 from lqlm.poker.facts import Facts, facts_of
 from lqlm.poker.record import Act, Hand
 from lqlm.poker.replay import Decision, to_win
+from lqlm.poker.state import CHOICES
 from lqlm.poker.told import NAMES
 
 ETHICS = (
@@ -60,7 +61,7 @@ class Adviser:
     """
 
     agent: Agent | None = None
-    assumption: Assumption = Assumption()
+    assumption: Assumption = USUAL
     samples: int = 4000
 
     def advise(self, hand: Hand, decision: Decision, cards: tuple[int, ...], rng: np.random.Generator) -> Advice:
@@ -137,13 +138,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="folder of a model (model.safetensors, or what it quantizes)")
     parser.add_argument("--adapter", default="", help="folder of a PEFT adapter of that model")
     parser.add_argument("--template", choices=sorted(TEMPLATES), default=AskSettings().template, help="of prompts")
-    parser.add_argument("--features", nargs="*", choices=NAMES, default=[], help="what its prompts tell besides")
+    told = [name for name in NAMES if name != "habits"]  # which need the hands before
+    parser.add_argument("--features", nargs="*", choices=told, default=[], help="what its prompts tell besides")
+    parser.add_argument("--no-rounding", action="store_true", help="its prompts have amounts as they are")
+    parser.add_argument("--choices", nargs="+", type=int, default=list(CHOICES), help="its bets in big blinds")
+    parser.add_argument("--style", default="", help='what its prompts request, such as "aggressive"')
     parser.add_argument("--chat", action="store_true", help="ask in the model's chat template")
     parser.add_argument("--quantize", action="store_true", help="hold the model in 4 bits")
-    parser.add_argument(
-        "--raisers", default=Assumption().raisers, help="range of those who bet or raised: 30%%, 22+,AJ+"
-    )
-    parser.add_argument("--others", default=Assumption().others, help="range of the others who are in")
+    parser.add_argument("--raisers", default=USUAL.raisers, help="range of those who bet or raised: 30%%, 22+,AJ+")
+    parser.add_argument("--others", default=USUAL.others, help="range of the others who are in")
     parser.add_argument("--samples", type=int, default=Adviser().samples, help="deals for an equity")
 
 
@@ -157,7 +160,16 @@ def model_of(options: argparse.Namespace) -> Agent | None:
         if options.adapter:
             raise UserError("--adapter needs --model: the folder of the model that it adapts")
         return None
-    ask = AskSettings(template=options.template, chat=options.chat, features=tuple(options.features))
+    ask = AskSettings(
+        template=options.template,
+        chat=options.chat,
+        round_up=not options.no_rounding,
+        choices=tuple(options.choices),
+        features=tuple(options.features),
+        style=options.style,
+        raisers=options.raisers,
+        others=options.others,
+    )
     model = ModelSettings(source=options.model, quantize=options.quantize)
     return open_player(AgentSettings(model, options.adapter, ask)).agent()
 

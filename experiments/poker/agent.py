@@ -21,6 +21,7 @@ from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.load import LoadedModel
 from lqlm.io.peft import load_peft
 from lqlm.poker.answers import act_of, write_answer
+from lqlm.poker.arena.actions import BlindChoices
 from lqlm.poker.arena.features import CLASSES, Known, size_in_pots
 from lqlm.poker.arena.language import LanguageAgent, TextAgent, action_probabilities
 from lqlm.poker.policy import Question, Shapes, answer_logprobs, legal_answers, score_questions
@@ -84,7 +85,8 @@ class Player:
         one = dataclasses.replace(self.scorer, shapes=dataclasses.replace(self.settings.shapes, rows=1))
         ask = self.settings.ask
         told = profiles if "habits" in ask.features else None
-        return LanguageAgent(one, view=ask.view, write=ask.prompt, temperature=self.settings.temperature, profiles=told)
+        menu, temperature = BlindChoices(ask.choices), self.settings.temperature
+        return LanguageAgent(one, menu, view=ask.view, write=ask.prompt, temperature=temperature, profiles=told)
 
     def text_agent(self, sampling: SamplingConfig, seed: int = 0) -> TextAgent:
         """For the table: it writes its answer, greedily or sampled; what is illegal the table maps and counts."""

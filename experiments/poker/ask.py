@@ -10,6 +10,7 @@ import numpy as np
 from experiments.poker.prompts import ANSWERS, TEMPLATES
 from lqlm.generation.rollout import check_context
 from lqlm.poker.answers import read_answer
+from lqlm.poker.arena.assumed import USUAL, Assumption
 from lqlm.poker.policy import Question, Score, Shapes, score_questions
 from lqlm.poker.state import CHOICES, State, ViewConfig
 from lqlm.poker.told import check_names
@@ -28,8 +29,11 @@ class AskSettings:
         chat: as a conversation in the model's chat template; else as plain text.
         round_up: amounts in whole big blinds, as in the paper.
         choices: bets to choose from, in big blinds.
-        features: what is told besides, of :data:`lqlm.poker.told.NAMES`: equity, pot-odds, draws, class, spot, habits.
+        features: what is told besides, of :data:`lqlm.poker.told.NAMES`: equity, range-equity, pot-odds, draws, class,
+            spot, habits.
         style: a request that every prompt makes, such as "aggressive"; empty: none.
+        raisers: for range-equity, what those hold who bet or raised (:mod:`lqlm.poker.ranges`).
+        others: and what the others hold who are in.
     """
 
     template: typing.Literal["compact", "paper", "terse"] = "compact"
@@ -38,15 +42,26 @@ class AskSettings:
     choices: tuple[int, ...] = CHOICES
     features: tuple[str, ...] = ()
     style: str = ""
+    raisers: str = USUAL.raisers
+    others: str = USUAL.others
 
     def __post_init__(self) -> None:
-        """Refuse features that are not known."""
+        """Refuse features that are not known, and what is no range."""
         check_names(self.features)
+        Assumption(self.raisers, self.others)
 
     @property
     def view(self) -> ViewConfig:
         """What is shown, and how."""
-        return ViewConfig(self.round_up, self.choices, self.features, self.style)
+        return ViewConfig(self.round_up, self.choices, self.features, self.style, Assumption(self.raisers, self.others))
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for the command line of ``prompts``."""
+        argv = ["--template", self.template, "--choices", *map(str, self.choices)]
+        argv += ["--features", *self.features, "--raisers", self.raisers, "--others", self.others]
+        argv += ["--style", self.style] if self.style else []
+        return argv if self.round_up else [*argv, "--no-rounding"]
 
     def prompt(self, state: State) -> str:
         """The prompt of a state."""

@@ -107,9 +107,7 @@ def train(ask: AskSettings, settings: PipelineExperiment, selected: pathlib.Path
         selected: of ``select``.
         folder: where prompts, records and the run go.
     """
-    argv = [str(selected), "--out", str(folder / "prompts"), "--template", ask.template]
-    argv += ["--choices", *map(str, ask.choices), *(["--features", *ask.features] if ask.features else [])]
-    prompts.main(argv + ([] if ask.round_up else ["--no-rounding"]))
+    prompts.main([str(selected), "--out", str(folder / "prompts"), *ask.arguments])
     for part in PARTS[:2]:
         if not (path := folder / "records" / f"{part}.jsonl").exists():
             made = read_rows(folder / "prompts" / path.name)

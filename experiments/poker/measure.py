@@ -75,19 +75,27 @@ def matches(
     for line in lines:
         hero, other = agents[line.hero], agents[line.against]
         settings = [dataclasses.asdict(line), repr(hero), repr(other), repr(rules), hands, seed]
+        paired = fingerprint([line.against, line.seats, *settings[2:]])
         field, deals, path = [other] * (line.seats - 1), -(-hands // line.seats), line.path(folder)
-        play = functools.partial(_played, line, rules, hero, field, deals, seed, path)
+        play = functools.partial(_played, line, rules, hero, field, deals, seed, path, paired)
         if not path.with_suffix(DEALS).exists():
             path.unlink(missing_ok=True)
         yield once(path, settings, play)
 
 
 def _played(
-    line: Line, rules: Rules, hero: Agent, field: Sequence[Agent], deals: int, seed: int, path: pathlib.Path
+    line: Line,
+    rules: Rules,
+    hero: Agent,
+    field: Sequence[Agent],
+    deals: int,
+    seed: int,
+    path: pathlib.Path,
+    paired: str,
 ) -> Row:
     before = _asked(hero)
     match = play_lockstep(rules, hero, field, deals, seed)
-    row = {"game": rules.game.value, **dataclasses.asdict(line), **match_row(match)}
+    row = {"game": rules.game.value, **dataclasses.asdict(line), **match_row(match), "paired": paired}
     write_streamed(path.with_suffix(DEALS), lambda beside: _save(beside, match))
     prompts, tokens = _asked(hero) - before
     return {**row, "tokens per prompt": tokens / prompts} if prompts else row
@@ -114,11 +122,17 @@ def differences(lines: Iterable[Line], than: str, folder: pathlib.Path) -> Itera
     """
     for line in lines:
         other = dataclasses.replace(line, hero=than)
-        if line.hero != than and other.path(folder).exists():
+        if line.hero != than and _paired(line.path(folder), other.path(folder)):
             one, base = (_read(each.path(folder).with_suffix(DEALS)) for each in (line, other))
             found = {name: [estimate.mean, estimate.half] for name, estimate in difference(one, base).items()}
             apart = math.hypot(*(mbb(match)["controlled"].half for match in (one, base)))
             yield {**dataclasses.asdict(line), "than": than, "hands": one.hands, "mbb": found, "unpaired": apart}
+
+
+def _paired(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Whether both were played with the same cards against the same opponents; an older file may be of others."""
+    found = [json.loads(path.read_text(encoding="utf-8")).get("paired") for path in (one, other) if path.exists()]
+    return len(found) == 2 and found[0] == found[1]
 
 
 def _read(path: pathlib.Path) -> Match:

@@ -9,10 +9,10 @@ import json
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
-from experiments.poker.files import SUMMARY, fingerprint, finish, finished, read_rows, stamp, write_rows
-from lqlm.io.disk import write_atomic
+from experiments.poker.files import SUMMARY, fingerprint, finish, finished, put, read_rows, stamp, write_rows
+from lqlm.io.disk import write_atomic, write_streamed
 from lqlm.poker.codec import to_json
 from lqlm.poker.stream import Read, Tally, files_of, read_hands, reason_kind
 
@@ -31,6 +31,9 @@ def main(argv: Sequence[str]) -> None:
     counts = [_shard(folder, number, file) for number, file in enumerate(files)]
     rows = (row for number in range(len(files)) for row in read_rows(_skipped(folder, number)))
     write_rows(folder / "skipped.jsonl", rows)
+    for shard in folder.glob("hands-*.jsonl"):  # of sources that an earlier command, cut off, was given besides
+        if int(shard.stem.removeprefix("hands-")) >= len(files):
+            shard.unlink()
     summary = _sum(files, counts)
     finish(folder, digest, summary)
     print(report(summary))
@@ -53,22 +56,26 @@ def _shard(folder: pathlib.Path, number: int, file: str) -> dict[str, Any]:
     key = fingerprint([VERSION, stamp(file)])
     if note.exists() and (counts := json.loads(note.read_text(encoding="utf-8")))["key"] == key:
         return counts
-    tally, skipped = Tally(), list[dict[str, Any]]()
-    write_rows(folder / f"hands-{number:06}.jsonl", _rows(file, tally, skipped))
-    write_rows(_skipped(folder, number), skipped)
+    tally = Tally()
+
+    def fill(beside: pathlib.Path) -> None:  # both files row by row: neither is held in memory
+        with beside.open("w", encoding="utf-8") as skipped:
+            write_rows(folder / f"hands-{number:06}.jsonl", _rows(file, tally, skipped))
+
+    write_streamed(_skipped(folder, number), fill)
     counts = {"key": key, "file": file, "read": tally.read, "skipped": dict(tally.skipped)}
     write_atomic(note, json.dumps(counts, ensure_ascii=False))
     return counts
 
 
-def _rows(file: str, tally: Tally, skipped: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _rows(file: str, tally: Tally, skipped: IO[str]) -> Iterator[dict[str, Any]]:
     for item in read_hands([file]):
         tally.add(item)
         if isinstance(item, Read):
             yield {"session": item.hand.session, "file": item.file, "line": item.line, "hand": to_json(item.hand)}
         else:
             row = {"file": item.file, "line": item.line, "reason": item.reason, "kind": reason_kind(item.reason)}
-            skipped.append(row)
+            put(skipped, row)
 
 
 def _sum(files: Sequence[str], counts: Sequence[dict[str, Any]]) -> dict[str, Any]:

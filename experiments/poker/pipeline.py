@@ -93,7 +93,7 @@ def stages(settings: PipelineExperiment) -> list[Stage]:
         stage("hands", [], ["hands-*.jsonl", "skipped.jsonl"], _parse, again),
         stage("selected", settings.select, PARTS, _select, again),
         stage("prompts", ask, PARTS, _prompts, again),
-        stage("records", [ask, settings.select.tiers], PARTS[:2], _records),
+        stage("records", [ask, settings.select.tiers, settings.select.without], PARTS[:2], _records),
         stage("sft", [settings.sft, seed], ["model/*", *ADAPTER], _trained(SFT, tuning.sft), [SUMMARY]),
         stage("pairs", [settings.pairs, *asked, seed], PARTS[:1], tuning.make_pairs),
         stage(
@@ -132,21 +132,14 @@ def _parse(settings: PipelineExperiment) -> None:
 
 
 def _select(settings: PipelineExperiment) -> None:
-    folder, chosen = settings.folder("selected"), settings.select
+    folder = settings.folder("selected")
     if not settings.logs.source and not (folder / "key").exists():
         write_atomic(folder / "key", fingerprint(["bots have no secrets", settings.seed]))
-    argv = [str(settings.folder("hands")), "--out", str(folder), "--cards", chosen.cards]
-    argv += ["--min-hands", str(chosen.min_hands), "--seed", str(chosen.seed)]
-    select.main([*argv, "--train", str(chosen.train), "--valid", str(chosen.valid)])
+    select.main([str(settings.folder("hands")), "--out", str(folder), *settings.select.arguments])
 
 
 def _prompts(settings: PipelineExperiment) -> None:
-    ask = settings.ask
-    argv = [str(settings.folder("selected")), "--out", str(settings.folder("prompts")), "--template", ask.template]
-    argv += ["--choices", *map(str, ask.choices)]
-    argv += ["--features", *ask.features] if ask.features else []
-    argv += ["--style", ask.style] if ask.style else []
-    prompts.main(argv + ([] if ask.round_up else ["--no-rounding"]))
+    prompts.main([str(settings.folder("selected")), "--out", str(settings.folder("prompts")), *settings.ask.arguments])
 
 
 def _records(settings: PipelineExperiment) -> None:
@@ -160,7 +153,7 @@ def _records(settings: PipelineExperiment) -> None:
 
 def _records_of(settings: PipelineExperiment, path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The decisions that SFT learns from; pairs also need those of other tiers."""
-    tiers = settings.select.tiers
+    tiers, without = settings.select.tiers, settings.select.without
     for row in read_rows(path):
-        if not tiers or row["tier"] in tiers:
+        if (not tiers or row["tier"] in tiers) and row["action"] not in without:
             yield settings.ask.record(row["prompt"], row["completion"])

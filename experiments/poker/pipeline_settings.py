@@ -21,9 +21,12 @@ from lqlm.errors import UserError
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.policy import Shapes
-from lqlm.poker.select import Split
+from lqlm.poker.select import Split, ranked_tiers
+from lqlm.poker.state import WORDS
 from lqlm.tasks.poker import PokerConfig
 
+DECISIONS = WORDS[2:]
+"""The words of a decision: those of antes and blinds come before."""
 BEFORE: dict[str, tuple[str, ...]] = {
     "logs": (),
     "hands": ("logs",),
@@ -91,15 +94,23 @@ class SelectSettings:
 
     Attributes:
         cards: which cards count as known: all that the log tells, or those of a showdown.
+        by: what players are ranked by: what they ``won``, or as PokerGPT's released code has it, what they
+            ``collected`` from pots, whatever they put in.
         min_hands: players with fewer training hands have no tier.
+        top, bottom: the best share of players is ``high``, the worst ``negative``; both 0: by bounds, in mbb a hand.
         tiers: only players of these are learned from by SFT; empty: all.
+        without: decisions that SFT does not learn, by their words; the released code's targets have no ``fold``.
         train, valid: shares of the sessions; the rest is for the test.
         seed: of the split.
     """
 
     cards: typing.Literal["known", "showdown"] = "known"
+    by: typing.Literal["won", "collected"] = "won"
     min_hands: int = 100
+    top: float = 0.0
+    bottom: float = 0.0
     tiers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     train: float = 0.7
     valid: float = 0.15
     seed: int = 0
@@ -107,6 +118,18 @@ class SelectSettings:
     def __post_init__(self) -> None:
         """Refuse what has no meaning, before any work."""
         Split(self.train, self.valid, round(1 - self.train - self.valid, 12), self.seed)
+        ranked_tiers([], self.top, self.bottom)
+        if self.by == "collected" and not (self.top or self.bottom):
+            raise UserError("select.by is 'collected': bounds are win rates; set select.top and select.bottom")
+        if unknown := sorted(set(self.without) - set(DECISIONS)):
+            raise UserError(f"select.without: {', '.join(unknown)}; give some of {', '.join(DECISIONS)}")
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for the command line of ``select``."""
+        argv = ["--cards", self.cards, "--by", self.by, "--min-hands", str(self.min_hands), "--seed", str(self.seed)]
+        argv += ["--train", str(self.train), "--valid", str(self.valid)]
+        return [*argv, "--top", str(self.top), "--bottom", str(self.bottom)] if self.top or self.bottom else argv
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

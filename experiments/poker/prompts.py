@@ -12,6 +12,7 @@ from typing import Any
 from experiments.poker.files import fingerprint, finish, finished, read_rows, shards, stamp, write_rows
 from experiments.poker.select import PARTS
 from lqlm.poker import answers, cards, prompts, state, told
+from lqlm.poker.arena.assumed import USUAL, Assumption
 from lqlm.poker.codec import from_json
 from lqlm.poker.profiles import Profiles
 from lqlm.poker.record import Hand, player_of
@@ -52,6 +53,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-rounding", action="store_true", help="show amounts as they are, not in whole big blinds")
     parser.add_argument("--choices", nargs="+", type=int, default=list(state.CHOICES), help="bets in big blinds")
     parser.add_argument("--features", nargs="*", choices=told.NAMES, default=[], help="what is told besides")
+    parser.add_argument(
+        "--raisers", default=USUAL.raisers, help="range-equity: of those who bet or raised: 30%%, 22+,AJ+"
+    )
+    parser.add_argument("--others", default=USUAL.others, help="range-equity: of the others who are in")
     parser.add_argument("--style", default="", help='a request such as "aggressive"')
     parser.add_argument("--tiers", nargs="*", default=[], help="only players of these tiers")
     return parser.parse_args(argv)
@@ -83,7 +88,8 @@ def rows(file: pathlib.Path, options: argparse.Namespace, actions: Counter[str])
 def view(options: argparse.Namespace) -> state.ViewConfig:
     """What the options show, and how."""
     features, style = tuple(options.features), options.style
-    return state.ViewConfig(not options.no_rounding, tuple(options.choices), features, style)
+    against = Assumption(options.raisers, options.others)
+    return state.ViewConfig(not options.no_rounding, tuple(options.choices), features, style, against)
 
 
 def _row(

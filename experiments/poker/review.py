@@ -149,7 +149,10 @@ def _judge(
     cards = known_cards(hand).get(decision.seat)
     if cards is None or len(decision.live) < 2:
         return Reviewed(number, read.line, hand, decision, (), None, (), None, 0.0)
-    advice = adviser.advise(hand, decision, cards, rng)
+    try:
+        advice = adviser.advise(hand, decision, cards, rng)
+    except UserError:  # the ranges leave no deal beside these cards
+        return Reviewed(number, read.line, hand, decision, (), None, (), None, 0.0)
     chances = advice.acts or baseline(observation_of(hand, decision, cards), advice.facts, rule)
     judged = grade(decision.act, chances, rule) if chances else (None, 0.0)
     return Reviewed(number, read.line, hand, decision, cards, advice, chances, *judged)

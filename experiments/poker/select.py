@@ -2,7 +2,8 @@
 
 Written into --out: train.jsonl, valid.jsonl, test.jsonl (a hand, its session, and for each seat whose cards are known
 the cards, the win rate and the tier of its player), players.json (win rates with 95% intervals) and key, a secret that
-the pseudonyms are made with.  Win rates come from training sessions only.
+the pseudonyms are made with.  Win rates come from training sessions only.  With --by collected they are means of what
+was collected from pots instead.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from lqlm.poker.codec import from_json, to_json
 from lqlm.poker.record import Hand, player_of
 from lqlm.poker.select import (
     CARD_FILTERS,
+    RESULTS,
     Ledger,
     Split,
     Tiers,
@@ -47,12 +49,14 @@ def main(argv: Sequence[str]) -> None:
     files = shards(source, "hands-*.jsonl")
     split = Split(options.train, options.valid, round(1 - options.train - options.valid, 12), options.seed)
     tiers = Tiers(tuple(options.bounds), tuple(options.tiers))
+    if options.by == "collected" and options.top is None and options.bottom is None:
+        raise UserError("--by collected: bounds are win rates, nobody collects less than 0; give --top and --bottom")
     digest = fingerprint([vars(options), [stamp(file) for file in files]])
     if summary := finished(folder, digest):
         print(f"{folder} is finished\n{report(summary)}")
         return
     key = _key(folder)
-    rates = _rates(files, key, split, options.min_hands)
+    rates = _rates(files, key, split, options)
     tier = _tiers(rates, tiers, options)
     summary = {"players": len(rates), "hands": {}, "seats": {}, "tiers": dict(Counter(tier.values()))}
     for part in PARTS:
@@ -69,6 +73,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("hands", help="folder that parse wrote")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--cards", choices=sorted(CARD_FILTERS), default="known", help="which cards count as known")
+    parser.add_argument("--by", choices=sorted(RESULTS), default="won", help="what a player's mean is taken of")
     parser.add_argument("--min-hands", type=int, default=100, help="players with fewer training hands have no tier")
     parser.add_argument("--tiers", nargs="+", default=list(Tiers.names), help="names, worst first")
     parser.add_argument(
@@ -122,12 +127,12 @@ def _play_of(hand: Hand) -> int:
     return digest if digest % ONE_IN == 0 else 0
 
 
-def _rates(files: Sequence[pathlib.Path], key: bytes, split: Split, least: int) -> dict[str, WinRate]:
-    ledger = Ledger()
+def _rates(files: Sequence[pathlib.Path], key: bytes, split: Split, options: argparse.Namespace) -> dict[str, WinRate]:
+    ledger = Ledger(options.by)
     for session, hand in _hands(files, key):
         if split_of(session, split) == "train":
             ledger.add(hand)
-    return {rate.player: rate for rate in ledger.rates(least)}
+    return {rate.player: rate for rate in ledger.rates(options.min_hands)}
 
 
 def _tiers(rates: dict[str, WinRate], tiers: Tiers, options: argparse.Namespace) -> dict[str, str]:

@@ -7,7 +7,6 @@ from tqdm import tqdm
 
 from experiments.grpo.settings import GRPOExperiment
 from experiments.pairs.settings import PairData
-from experiments.poker.ask import AskSettings
 from experiments.poker.files import read_rows, write_rows
 from experiments.poker.pairs import told_pairs, valued_pairs
 from experiments.poker.pipeline_settings import PipelineExperiment
@@ -18,7 +17,6 @@ from experiments.rollouts.settings import RewardModelSettings
 from experiments.settings import Experiment, ModelSettings, scheduled
 from experiments.sft.settings import DataSettings, SFTExperiment
 from lqlm.adapters.configs import AdapterConfig, FullConfig
-from lqlm.errors import UserError
 from lqlm.optim.chains import make_optimizer
 from lqlm.rewards.specs import RewardSpec, bind
 from lqlm.tasks.pairs import PairConfig
@@ -85,21 +83,12 @@ def start(settings: PipelineExperiment, stage: str) -> str:
 
 
 def task(settings: PipelineExperiment) -> PokerConfig:
-    """The decisions that PPO and GRPO ask, in the words of SFT.
-
-    Raises:
-        UserError: when SFT is told more than the task can tell.
-    """
-    known = {field.name for field in dataclasses.fields(PokerConfig)}
-    words = {name: getattr(settings.ask, name) for name in ("template", "round_up", "choices")}
-    for field in dataclasses.fields(settings.ask):
-        told = getattr(settings.ask, field.name)
-        if field.name not in (*words, "chat") and told != getattr(AskSettings(), field.name):
-            if field.name not in known:
-                raise UserError(
-                    f"ask.{field.name} is {told!r}, which the task of ppo, grpo and pairs.by 'values' cannot tell"
-                )
-            words[field.name] = told
+    """The decisions that PPO and GRPO ask, in the words of SFT."""
+    words = {
+        field.name: getattr(settings.ask, field.name)
+        for field in dataclasses.fields(settings.ask)
+        if field.name != "chat"  # tasks always ask in the chat template
+    }
     source, heldout = (str(settings.folder("selected") / f"{part}.jsonl") for part in ("train", "valid"))
     return dataclasses.replace(settings.task, source=source, heldout_source=heldout, **words)
 

@@ -19,8 +19,10 @@ from experiments.rollouts.prompts import build_task
 from experiments.rollouts.settings import MixtureSettings, RewardModelSettings, TaskSettings
 from experiments.sft.algorithm import SFT
 from experiments.sft.settings import DataSettings, SFTExperiment
+from experiments.workdir import write_learned
 from lqlm.errors import UserError
-from lqlm.io.datasets import DataSource, Record, records, write_records
+from lqlm.io.datasets import DataSource, Record, records
+from lqlm.tasks.base import AnswerFormat
 from lqlm.tasks.records import InstructionConfig
 
 
@@ -64,9 +66,11 @@ def cold_start(settings: R1Experiment) -> None:
 
 
 def demonstration(settings: R1Experiment, solution: str, answer: str) -> str:
-    """A worked solution as the form of the task wants it."""
-    form = getattr(settings.task, "form", None)
-    return form.write(solution, answer) if form else f"{solution}\n{answer}"
+    """A worked solution as the form of the task wants it; of a number alone, the number."""
+    if form := getattr(settings.task, "form", None):
+        return form.write(solution, answer)
+    how = AnswerFormat(getattr(settings.task, "answer_format", AnswerFormat.HASHES))  # as GSM8K has it
+    return how.write(answer) if how is AnswerFormat.NUMBER else f"{solution}\n{how.write(answer)}"
 
 
 def reasoning(settings: R1Experiment) -> None:
@@ -129,7 +133,7 @@ def _own_pairs(settings: R1Experiment, heldout: int) -> pathlib.Path:
             f"stage alignment: {len(found)} problems with accepted and refused samples, {heldout} to hold out; "
             "raise rejection.samples or rejection.prompts, or set alignment.judge.weight to 0"
         )
-    write_records(path, pair_records(task, found))
+    write_learned(path, pair_records(task, found), path.with_name("reward_model"))
     return path
 
 
@@ -143,7 +147,7 @@ def _sft(settings: R1Experiment, name: str, stage: SFTStage, rows: Iterable[Mapp
         raise UserError(
             f"stage {name}: {len(chosen)} conversations to learn from and {stage.heldout} to hold out; lower heldout"
         )
-    write_records(path, chosen)
+    write_learned(path, chosen, path.parent)
     experiment = SFTExperiment(
         workdir=str(folder(settings, name)),
         seed=seed_of(settings, name),

@@ -38,8 +38,8 @@ def single_judge(cfg: RewardModelConfig, bins: int) -> Judge:
         found |= {"mean_reward": jnp.mean(scores), "loss": jnp.mean(SINGLE[cfg.loss](scores, targets))}
         if cfg.loss == "regression":
             return {**found, "correlation": correlation(scores, targets)}
-        towards = scores * (2.0 * targets - 1.0)
-        return {**found, "calibration_error": calibration_error(towards, jnp.ones(len(scores), bool), bins=bins)}
+        real = jnp.ones(len(scores), bool)
+        return {**found, "calibration_error": calibration_error(scores, real, labels=targets, bins=bins)}
 
     return judge
 

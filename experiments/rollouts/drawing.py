@@ -93,7 +93,7 @@ def draw(drawing: Drawing, folder: pathlib.Path) -> list[Row]:
     rewards = bind_all([reward.spec(name) for name, reward in how.rewards.items()], task)
     items = list(task.train)[: how.prompts or None]
     folder.mkdir(parents=True, exist_ok=True)
-    _check_drawn(drawing, folder)
+    _check_drawn(drawing, items, folder)
     return [row for part in _batches(drawing, task, rewards, items, folder) for row in part]
 
 
@@ -103,8 +103,18 @@ def samples(folder: pathlib.Path) -> list[Row]:
 
 
 def adapter_digest(adapter: str | pathlib.Path) -> str:
-    """A checksum of an adapter's weights; empty for none."""
-    return hashlib.sha256((pathlib.Path(adapter) / WEIGHTS).read_bytes()).hexdigest()[:16] if str(adapter) else ""
+    """A checksum of an adapter's weights; empty for none.
+
+    Raises:
+        UserError: where there is no adapter.
+    """
+    if not str(adapter):
+        return ""
+    path = pathlib.Path(adapter) / WEIGHTS
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give the folder of a PEFT adapter, or none") from error
 
 
 def accepted(rows: Sequence[Row], threshold: float, keep: int) -> list[Row]:
@@ -150,15 +160,17 @@ def pair_records(task: Task, found: Sequence[tuple[Row, Row]]) -> Iterator[Row]:
         yield {"prompt": task.messages(by_id[good["id"]]), **sides}
 
 
-def _check_drawn(drawing: Drawing, folder: pathlib.Path) -> None:
-    """Refuse samples of other settings or of another policy, which a run that was cut off has left."""
+def _check_drawn(drawing: Drawing, items: Sequence[Item], folder: pathlib.Path) -> None:
+    """Refuse samples of other settings, problems or policy, which a run that was cut off has left."""
     path = folder.with_name(f"{folder.name}_settings.json")
     names = ("prompts", "batch", "samples", "sampling", "rewards")
     mine: dict[str, Any] = {name: repr(getattr(drawing.how, name)) for name in names}
     mine |= {"task": repr(drawing.task), "seed": drawing.seed, "policy": adapter_digest(drawing.start)}
+    told = repr([(item.id, item.question, item.before, item.answer) for item in items])
+    mine |= {"model": repr(drawing.model), "set of problems": hashlib.sha256(told.encode()).hexdigest()[:16]}
     if path.exists():
         theirs = json.loads(path.read_text())
-        if differs := [name for name in mine if theirs.get(name) != mine[name]]:
+        if differs := [name for name in mine if theirs.get(name, mine[name]) != mine[name]]:
             raise UserError(
                 f"{folder}: its samples were drawn with another {' and another '.join(differs)}; remove the folder of "
                 "the stage, or give a new workdir"
@@ -177,7 +189,7 @@ def _batches(
         if not path.exists():
             sample = sample or _sampler(drawing, task, items)
             part = items[start : start + size]
-            rows = _rewarded(task, rewards, part, *sample(part, number))
+            rows = _rewarded(task, rewards, part, *sample(part, number), some=len(part) < size)
             write_atomic(path, json.dumps(rows, ensure_ascii=False))
         yield json.loads(path.read_text())
 
@@ -208,13 +220,14 @@ def _rewarded(
     texts: list[list[str]],
     lengths: np.ndarray,
     ended: np.ndarray,
+    some: bool,
 ) -> list[Row]:
     found = [
         Sample(item.question, text, item.answer, int(lengths[b, g]), not ended[b, g], item)
         for b, item in enumerate(items)
         for g, text in enumerate(texts[b])
     ]
-    total = score_all(rewards, found, task=task, timeout_s=TIMEOUT_S).total.tolist()
+    total = score_all(rewards, found, task=task, timeout_s=TIMEOUT_S, some=some).total.tolist()
     return [
         {"id": sample.item.id, "completion": sample.completion, "tokens": sample.n_tokens, "reward": worth}
         for sample, worth in zip(found, total)

@@ -44,9 +44,14 @@ def rollout(run: Run, adapters: PyTree, items: Sequence[Item], key: jax.Array) -
 
 
 def reward(run: Run, items: Sequence[Item], completions: Completions) -> tuple[Rewards, list[dict[str, Any]]]:
-    """Rewards of all completions, and what a person may want to read of them."""
+    """Rewards of all completions, and what a person may want to read of them.
+
+    Raises:
+        UserError: naming a function that failed on every one of them.
+    """
     with run.timers.phase("reward"):
         samples, rewards = judged(run, items, completions)
+    rewards.checked()
     if rewards.first_error and not run.warned:
         run.warned = True
         _log.warning("%s (said once; counted as reward_errors)", rewards.first_error)
@@ -54,7 +59,7 @@ def reward(run: Run, items: Sequence[Item], completions: Completions) -> tuple[R
 
 
 def judged(run: Run, items: Sequence[Item], completions: Completions) -> tuple[list[Sample], Rewards]:
-    """All completions as rewards see them, and their rewards, learned ones included."""
+    """All completions as rewards see them, and their rewards, learned ones included; failures are counted."""
     setup: RolloutSetup = run.setup
     mask, texts = np.asarray(completions.mask_BGC), texts_of(setup.model.tokenizer, completions)
     ended = terminated(completions, setup.model.tokenizer.eos_ids)

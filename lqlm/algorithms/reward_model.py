@@ -139,17 +139,19 @@ def reward_metrics(chosen: Array, rejected: Array, real: Array) -> Metrics:
     }
 
 
-def calibration_error(margins: Array, real: Array, *, bins: int = 10) -> Array:
+def calibration_error(margins: Array, real: Array, *, labels: Array | float = 1.0, bins: int = 10) -> Array:
     """Expected calibration error of ``sigma(r_c - r_r)`` as the probability that the chosen completion is preferred.
 
     ``sum_k n_k / n |accuracy_k - confidence_k|``: the confidence of a pair is ``sigma(|margin|)``, in one of K bins of
-    equal width between 1/2 and 1; it is right where the margin is positive, and half right where it is 0.
+    equal width between 1/2 and 1; it is right where the margin is positive, and half right where it is 0.  Of single
+    texts ``sigma(r)`` is the probability of the label 1, and a label t makes a positive score right by t.
 
     Naeini et al. 2015; Guo et al. (arXiv:1706.04599), equation 3.
 
     Args:
       margins: [N] leads of the chosen completions.
       real: bool [N]; the others are left out.
+      labels: [N] between 0 and 1, of single texts.
       bins: K.
 
     Returns:
@@ -161,7 +163,7 @@ def calibration_error(margins: Array, real: Array, *, bins: int = 10) -> Array:
     """
     chex.assert_equal_shape([margins, real])
     confidence = jax.nn.sigmoid(jnp.abs(margins))
-    right = 0.5 * (1.0 + jnp.sign(margins))
+    right = 0.5 * (1.0 + jnp.sign(margins) * (2.0 * jnp.asarray(labels, jnp.float32) - 1.0))
     place = jnp.clip(jnp.floor((confidence - 0.5) * 2 * bins).astype(jnp.int32), 0, bins - 1)
     inside = (place[None] == jnp.arange(bins, dtype=jnp.int32)[:, None]) & real[None]
     gaps = masked_sum(jnp.broadcast_to((right - confidence)[None], inside.shape), inside, 1)

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TextIO
 
 from lqlm.errors import UserError
-from lqlm.io.disk import write_atomic
 
 LINES, JSON, TEXT = (".jsonl", ".ndjson"), (".json",), (".txt",)
 
@@ -59,10 +58,13 @@ class DataSource:
             raise UserError(f"data: shuffle_buffer={self.shuffle_buffer}; give a number of records, or 0 for none")
 
 
-def write_records(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A file of JSON lines, whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def as_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Records as JSON lines.
+
+    >>> as_lines([{"text": "a"}, {"text": "b"}])
+    '{"text": "a"}\\n{"text": "b"}\\n'
+    """
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def records(source: DataSource, start: int = 0, epoch: int = 0) -> Iterator[Record]:

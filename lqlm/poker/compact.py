@@ -7,8 +7,9 @@
     pot 1.5 ; fold call raise 3 6 10 all 100
 
 A seat's actions are letters with amounts, streets parted by "/": a ante, p post, f fold, k check, c call, b bet,
-r raise.  A line of features comes before the last: ``eq 62; odds 25; outs 8; draws gutshot; made top pair; spot 2 1 0
-300`` (opponents, those who act later, raises on the street, what a call costs).
+r raise.  A line of features comes before the last: ``eq 62; req 41; odds 25; outs 8; draws gutshot; made top pair;
+spot 2 1 0 300`` (req: equity against ranges; spot: opponents, those who act later, raises on the street, what a call
+costs).
 """
 
 import re
@@ -78,7 +79,7 @@ def _habits(habits: Habits | None) -> str:
 
 
 def _features(features: Features) -> list[str]:
-    named = {"eq": features.equity, "odds": features.pot_odds, "outs": features.outs}
+    named = {"eq": features.equity, "req": features.range_equity, "odds": features.pot_odds, "outs": features.outs}
     parts = [f"{name} {value}" for name, value in named.items() if value is not None]
     parts += [f"draws {', '.join(features.draws)}"] if features.draws else []
     parts += [f"made {features.made}"] if features.made else []
@@ -170,9 +171,9 @@ def _read_features(lines: list[str]) -> Features:
     if len(lines) > 1:
         raise HandError(f"a compact prompt has a line too many: {lines[0][:80]!r}")
     told = dict(part.split(" ", 1) for part in lines[0].split("; ")) if lines else {}
-    equity, odds, outs = (int(told[name]) if name in told else None for name in ("eq", "odds", "outs"))
+    equity, ranged, odds, outs = (int(told[name]) if name in told else None for name in ("eq", "req", "odds", "outs"))
     draws = tuple(told["draws"].split(", ")) if "draws" in told else ()
-    return Features(equity, odds, outs, draws, style, told.get("made", ""), _read_spot(told.get("spot")))
+    return Features(equity, odds, outs, draws, style, told.get("made", ""), _read_spot(told.get("spot")), ranged)
 
 
 def _read_spot(text: str | None) -> Spot | None:

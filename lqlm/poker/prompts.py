@@ -87,6 +87,7 @@ def _habits(habits: Habits) -> str:
 
 def _features(features: Features) -> list[str]:
     parts = [f"My equity: [{features.equity}%]"] if features.equity is not None else []
+    parts += [f"My equity against ranges: [{features.range_equity}%]"] if features.range_equity is not None else []
     parts += [f"Pot odds: [{features.pot_odds}%]"] if features.pot_odds is not None else []
     parts += [f"Outs: [{features.outs}]"] if features.outs is not None else []
     parts += [f"Draws: [{', '.join(features.draws)}]"] if features.draws else []
@@ -214,7 +215,8 @@ def _read_habits(text: str | None) -> Habits | None:
 
 
 _READ_FEATURES = re.compile(
-    r"(?=.)(?:My equity: \[(\d+)%\])?(?:(?:^|, )?Pot odds: \[(\d+)%\])?(?:(?:^|, )?Outs: \[(\d+)\])?"
+    r"(?=.)(?:My equity: \[(\d+)%\])?(?:(?:^|, )?My equity against ranges: \[(\d+)%\])?"
+    r"(?:(?:^|, )?Pot odds: \[(\d+)%\])?(?:(?:^|, )?Outs: \[(\d+)\])?"
     r"(?:(?:^|, )?Draws: \[([^\]]*)\])?(?:(?:^|, )?My hand: \[([^\]]*)\])?"
     rf"(?:(?:^|, )?Opponents: \[(\d+)\], Behind me: \[(\d+)\], Raises: \[(\d+)\], To call: \[{_NUMBER}\])?\."
 )
@@ -223,8 +225,8 @@ _READ_STYLE = re.compile(r"Please play in this style: \[(.*)\]\.")
 
 def _read_features(lines: _Lines) -> Features:
     told, style = lines.try_take(_READ_FEATURES), lines.try_take(_READ_STYLE)
-    equity, odds, outs = (None if told is None or told[i] is None else int(told[i]) for i in (1, 2, 3))
-    draws = tuple(told[4].split(", ")) if told and told[4] else ()
-    made = told[5] or "" if told else ""
-    spot = Spot(int(told[6]), int(told[7]), int(told[8]), Decimal(told[9])) if told and told[6] else None
-    return Features(equity, odds, outs, draws, style[1] if style else "", made, spot)
+    equity, ranged, odds, outs = (None if told is None or told[i] is None else int(told[i]) for i in (1, 2, 3, 4))
+    draws = tuple(told[5].split(", ")) if told and told[5] else ()
+    made = told[6] or "" if told else ""
+    spot = Spot(int(told[7]), int(told[8]), int(told[9]), Decimal(told[10])) if told and told[7] else None
+    return Features(equity, odds, outs, draws, style[1] if style else "", made, spot, ranged)

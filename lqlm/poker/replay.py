@@ -20,7 +20,7 @@ from lqlm.poker.betting import (
     take,
     turn,
 )
-from lqlm.poker.record import Act, ActKind, Hand, HandError, Returned, collected
+from lqlm.poker.record import Act, ActKind, Hand, HandError, PostKind, Returned, collected
 
 __all__ = [
     "BOARD_CARDS",
@@ -66,16 +66,29 @@ class Decision:
 def to_win(hand: Hand, decision: Decision) -> int:
     """The pot that a call can win, the call not in it: no more from each player than what the caller has put in.
 
-    It is the whole pot unless the caller is all-in for less than another player's bet.
+    It is the whole pot unless the caller is all-in for less than another player's bet.  Dead blinds and a single ante
+    (the big blind's) are the main pot's, whatever the caller has put in.
 
     Args:
-        hand: the record; of it only the stacks at the beginning.
+        hand: the record; of it only the stacks at the beginning and the posts.
         decision: of its replay.
     """
-    start = {seat.number: seat.stack for seat in hand.seats}
-    own = start[decision.seat] - decision.stacks[decision.seat] + decision.legal.call
-    paid = {seat: start[seat] - stack for seat, stack in decision.stacks.items()}
-    return sum(min(amount, own) for amount in paid.values())
+    if decision.legal.call == decision.bet - decision.bets[decision.seat]:
+        return decision.pot
+    start, common = {seat.number: seat.stack for seat in hand.seats}, _common(hand)
+    paid = {seat: start[seat] - stack - common.get(seat, 0) for seat, stack in decision.stacks.items()}
+    own = paid[decision.seat] + decision.legal.call
+    return sum(min(amount, own) for amount in paid.values()) + sum(common.values())
+
+
+def _common(hand: Hand) -> dict[int, int]:
+    """Seat -> what it posted for the main pot alone: dead blinds, and an ante where nobody else paid one."""
+    antes = [one for one in hand.posts if one.kind is PostKind.ANTE]
+    found = {one.seat: one.amount for one in antes} if len(antes) == 1 else {}
+    for one in hand.posts:
+        if one.kind is PostKind.BOTH:
+            found[one.seat] = found.get(one.seat, 0) + max(one.amount - hand.big_blind, 0)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from base64 import b32encode
 from collections.abc import Iterable, Mapping
 
 from lqlm.errors import UserError
-from lqlm.poker.record import ActKind, Hand, Shown, known_cards, player_of
+from lqlm.poker.record import ActKind, Hand, Shown, collected, known_cards, player_of
 from lqlm.poker.replay import Replay, in_hand, replay
 
 Z95 = 1.959964
@@ -29,6 +29,10 @@ class WinRate:
 class Ledger:
     """Sums of results by player, from which win rates follow; memory grows with the players only.
 
+    Attributes:
+        by: which of :data:`RESULTS` is summed.
+        sums: of each player the number, the mean and the squared deviations.
+
     >>> ledger = Ledger()
     >>> ledger.put("A", 1000.0)
     >>> ledger.put("A", -500.0)
@@ -36,6 +40,7 @@ class Ledger:
     250.0
     """
 
+    by: str = "won"
     sums: dict[str, tuple[int, float, float]] = dataclasses.field(default_factory=dict)
 
     def put(self, player: str, mbb: float) -> None:
@@ -46,9 +51,9 @@ class Ledger:
         self.sums[player] = (n + 1, mean, square + delta * (mbb - mean))
 
     def add(self, hand: Hand, played: Replay | None = None) -> None:
-        """Add what every player of a hand won or lost."""
+        """Add the result of every player of a hand."""
         names = player_of(hand)
-        for seat, mbb in net_mbb(hand, played).items():
+        for seat, mbb in RESULTS[self.by](hand, played).items():
             self.put(names[seat], mbb)
 
     def rate(self, player: str) -> WinRate:
@@ -68,6 +73,19 @@ def net_mbb(hand: Hand, played: Replay | None = None) -> dict[int, float]:
     played = played or replay(hand)
     before = {seat.number: seat.stack for seat in hand.seats}
     return {seat: 1000 * (played.stacks[seat] - before[seat]) / hand.big_blind for seat in in_hand(hand)}
+
+
+def collected_mbb(hand: Hand, played: Replay | None = None) -> dict[int, float]:
+    """Seat -> chips taken from the pots in thousandths of a big blind, whatever was put in, of those dealt in.
+
+    PokerGPT's released code ranks players by its mean, where the paper ranks them by what they won.
+    """
+    taken = collected(hand)
+    return {seat: 1000 * taken.get(seat, 0) / hand.big_blind for seat in in_hand(hand)}
+
+
+RESULTS = {"won": net_mbb, "collected": collected_mbb}
+"""What players can be ranked by: (hand, its replay or None) -> seat -> mbb."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from decimal import Decimal
 
+from lqlm.poker.arena.assumed import USUAL, Assumption
 from lqlm.poker.cards import best_category
 from lqlm.poker.profiles import Profile
 from lqlm.poker.record import Act, ActKind, Game, Hand, HandError, Limit, PostKind, player_of
@@ -103,12 +104,14 @@ class ViewConfig:
         choices: bets to choose from, in big blinds.
         features: what is told besides, of :data:`lqlm.poker.told.NAMES`.
         style: a request such as "aggressive".
+        against: what the others are taken to hold, for the feature ``range-equity``.
     """
 
     round_up: bool = True
     choices: tuple[int, ...] = CHOICES
     features: tuple[str, ...] = ()
     style: str = ""
+    against: Assumption = USUAL
 
     def __post_init__(self) -> None:
         """Refuse features that are not known."""
@@ -142,7 +145,7 @@ def state_of(
     said = _said(hand, decision, amount)
     if features is None:
         to_call = amount(decision.legal.call)
-        features = features_of(hand, decision, cards, config.features, to_call, config.style)
+        features = features_of(hand, decision, cards, config.features, to_call, config.style, config.against)
     order = tuple(decision.stacks)
     views = tuple(
         View(
@@ -159,8 +162,8 @@ def state_of(
         game=hand.game,
         limit=hand.limit,
         currency=hand.money.currency,
-        small=_exact(hand, hand.stakes.small),
-        big=_exact(hand, hand.stakes.big),
+        small=_exact(hand, small_blind(hand)),
+        big=_exact(hand, hand.big_blind),
         order=order,
         small_blind=next((post.seat for post in hand.posts if post.kind is PostKind.SMALL), 0),
         me=decision.seat,
@@ -175,6 +178,13 @@ def state_of(
         all_in=_exact(hand, legal.most) if is_all_in(decision, legal) else Decimal(0),
         features=features,
     )
+
+
+def small_blind(hand: Hand) -> int:
+    """The small blind; in fixed limit, whose stakes are bets, the largest that was posted, or half the big one."""
+    if hand.limit is not Limit.FIXED:
+        return hand.stakes.small
+    return max((post.amount for post in hand.posts if post.kind is PostKind.SMALL), default=hand.big_blind // 2)
 
 
 def _exact(hand: Hand, amount: int) -> Decimal:

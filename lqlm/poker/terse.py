@@ -116,7 +116,7 @@ def _habits(habits: Habits | None) -> str:
 
 
 def _features(features: Features, unit: _Unit) -> Iterator[str]:
-    numbers = {"eq": features.equity, "odds": features.pot_odds, "outs": features.outs}
+    numbers = {"eq": features.equity, "req": features.range_equity, "odds": features.pot_odds, "outs": features.outs}
     yield from (f"{name}{value}" for name, value in numbers.items() if value is not None)
     if features.draws:
         yield f"draws:{','.join(name.replace(' ', '_') for name in features.draws)}"
@@ -145,7 +145,7 @@ _SEAT = re.compile(rf"([sm])((?:/*[apfkcbr](?:{_AMOUNT})?)*)(?:=({_AMOUNT}))?(?:
 _ACTION = re.compile(rf"(/*)([apfkcbr])({_AMOUNT})?")
 _SIZES = re.compile(rf"(?:([a-h])([a-h])|({_AMOUNT}(?:,{_AMOUNT})*))?(?:(A)({_AMOUNT})?)?")
 _REST = re.compile(
-    rf"pot({_AMOUNT})(?: eq(\d+))?(?: odds(\d+))?(?: outs(\d+))?(?: draws:(\S+))?(?: made:(\S+))?"
+    rf"pot({_AMOUNT})(?: eq(\d+))?(?: req(\d+))?(?: odds(\d+))?(?: outs(\d+))?(?: draws:(\S+))?(?: made:(\S+))?"
     rf"(?: live(\d+) behind(\d+) raises(\d+) call({_AMOUNT}))? ([fkcbr]+)(?: (\S+))?"
 )
 
@@ -177,7 +177,7 @@ def _read(header: list[str], body: list[str], style: str) -> State:
     found = _REST.fullmatch(" ".join(rest[count:]))
     if marks.count("m") != 1 or found is None:
         raise ValueError
-    choices, everything = _read_sizes(found[12] or "", mine, board, unit)
+    choices, everything = _read_sizes(found[13] or "", mine, board, unit)
     return State(
         game=game,
         limit=limit,
@@ -193,7 +193,7 @@ def _read(header: list[str], body: list[str], style: str) -> State:
         actions=mine.actions,
         views=tuple(view for view in views if view is not mine),
         pot=unit.read(found[1]),
-        legal=tuple(_LEGAL[letter] for letter in found[11]),
+        legal=tuple(_LEGAL[letter] for letter in found[12]),
         choices=choices,
         all_in=everything,
         features=_read_features(found, unit, style),
@@ -235,10 +235,10 @@ def _read_habits(text: str | None) -> Habits | None:
 
 
 def _read_features(found: re.Match[str], unit: _Unit, style: str) -> Features:
-    equity, odds, outs = (None if found[i] is None else int(found[i]) for i in (2, 3, 4))
-    draws = tuple(name.replace("_", " ") for name in found[5].split(",")) if found[5] else ()
-    spot = Spot(int(found[7]), int(found[8]), int(found[9]), unit.read(found[10])) if found[7] else None
-    return Features(equity, odds, outs, draws, style, (found[6] or "").replace("_", " "), spot)
+    equity, ranged, odds, outs = (None if found[i] is None else int(found[i]) for i in (2, 3, 4, 5))
+    draws = tuple(name.replace("_", " ") for name in found[6].split(",")) if found[6] else ()
+    spot = Spot(int(found[8]), int(found[9]), int(found[10]), unit.read(found[11])) if found[8] else None
+    return Features(equity, odds, outs, draws, style, (found[7] or "").replace("_", " "), spot, ranged)
 
 
 def _read_sizes(text: str, mine: View, board: tuple[int, ...], unit: _Unit) -> tuple[tuple[Decimal, ...], Decimal]:

@@ -13,13 +13,14 @@ from decimal import Decimal
 import numpy as np
 
 from lqlm.errors import UserError
+from lqlm.poker.arena.assumed import USUAL, Assumption, assumed_ranges, sampled_shares, weights_of
 from lqlm.poker.arena.showdowns import equities_against_one
 from lqlm.poker.cards import CATEGORIES, best_category, hand_class, rank
 from lqlm.poker.draws import Draws, find_draws
 from lqlm.poker.record import ActKind, Game, Hand
 from lqlm.poker.replay import Decision, to_win
 
-NAMES = ("equity", "pot-odds", "draws", "class", "spot", "habits")
+NAMES = ("equity", "range-equity", "pot-odds", "draws", "class", "spot", "habits")
 """What can be asked for; habits are other players' and need the hands before."""
 SAMPLES = 1000
 """Random deals for an equity; the standard error is below 1.6 percent."""
@@ -54,6 +55,8 @@ class Features:
         style: to play in.
         made: the class of the hole cards, later what they make with the board.
         spot: where the decision stands.
+        range_equity: percent, against everyone who is in, with hands of the ranges that they are taken to hold; None as
+            for `equity`, and where those ranges leave no deal.
     """
 
     equity: int | None = None
@@ -63,6 +66,7 @@ class Features:
     style: str = ""
     made: str = ""
     spot: Spot | None = None
+    range_equity: int | None = None
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -77,7 +81,13 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def features_of(
-    hand: Hand, decision: Decision, cards: Sequence[int], names: Sequence[str], call: Decimal, style: str = ""
+    hand: Hand,
+    decision: Decision,
+    cards: Sequence[int],
+    names: Sequence[str],
+    call: Decimal,
+    style: str = "",
+    against: Assumption = USUAL,
 ) -> Features:
     """The features of a decision.
 
@@ -88,6 +98,7 @@ def features_of(
         names: which, among :data:`NAMES`.
         call: what a call costs, as the prompt writes it.
         style: a request, as it stands.
+        against: what the others are taken to hold, for an equity against ranges.
     """
     found = find(tuple(cards), decision.board) if "draws" in names and _has_draws(hand, decision) else None
     price, prize = Decimal(decision.legal.call), Decimal(to_win(hand, decision))
@@ -99,6 +110,7 @@ def features_of(
         style=style,
         made=made_hand(cards, decision.board) if "class" in names and hand.game is Game.HOLDEM else "",
         spot=spot_of(hand, decision, call) if "spot" in names else None,
+        range_equity=range_equity(hand, decision, cards, against) if "range-equity" in names else None,
     )
 
 
@@ -123,6 +135,37 @@ def equity(cards: Sequence[int], board: Sequence[int], samples: int = SAMPLES) -
     key = _key(cards, board, samples)
     found = _KNOWN.get(key)
     return round(100 * (_worked_out([key])[key] if found is None else found))
+
+
+def range_equity(
+    hand: Hand, decision: Decision, cards: Sequence[int], against: Assumption, samples: int = SAMPLES
+) -> int | None:
+    """Percent of a pot that cards win from everyone who is in, whose hands are of the ranges of an assumption.
+
+    Args:
+        hand: the record; of it only what came before the decision is used.
+        decision: one of its replay.
+        cards: of the player who decides.
+        against: what the others are taken to hold.
+        samples: random deals; they follow from cards and ranges alone.
+
+    Returns:
+        None where a low hand can win half, and where the ranges leave no deal beside the cards.
+    """
+    if not hand.game.high_only:
+        return None
+    ranges = tuple(sorted(assumed_ranges(hand, decision, against)))
+    return _range_equity(_key(cards, decision.board, samples), ranges)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _range_equity(key: "_Key", ranges: tuple[str, ...]) -> int | None:
+    cards, board, samples = key
+    try:
+        shares = sampled_shares(cards, board, weights_of(ranges), _rng(key), samples)
+    except UserError:  # the ranges leave no deal
+        return None
+    return round(100 * float(shares.mean()))
 
 
 def know_equities(asked: Iterable[tuple[Sequence[int], Sequence[int]]], samples: int = SAMPLES) -> None:

@@ -41,13 +41,15 @@ class Rewards:
     failed: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
 
     def checked(self) -> "Rewards":
-        """These, if no component has failed on every sample that it judges.
+        """These, if no component has failed on every sample: it is broken then, not unlucky.
+
+        One that judges some of the samples only, of a mixture of tasks, is counted whatever happens: they may be few.
 
         Raises:
             UserError: naming it.
         """
-        for name, (count, cause) in self.failed.items():
-            if count == np.sum(~np.isnan(self.components[name])):
+        for count, cause in self.failed.values():
+            if count == len(self.total):
                 raise UserError(cause)
         return self
 
@@ -103,7 +105,7 @@ def score_all(
     """Rewards of all samples: ``total = sum_k weight_k * component_k`` over the components that judge a sample.
 
     A function that raises, exits, runs longer than `timeout_s` or returns no finite number gives that sample 0 and is
-    counted; a component that fails on every sample that it judges raises UserError.
+    counted; a component that fails on every sample raises UserError.
 
     Args:
         rewards: from `bind_all`, or specs.

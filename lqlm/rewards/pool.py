@@ -15,6 +15,8 @@ from lqlm.rewards.specs import RewardFunction, Sample, load_reward
 from lqlm.rewards.worker import Worker
 
 SENT = ("prompt", "completion", "answer", "n_tokens", "truncated")
+MOST_PARAMS = 16_384
+"""Characters of a function's params: all of them are told on one command line."""
 GRACE_S = 2.0  # beyond the time limit, within which the function is interrupted where that is possible
 
 Value = tuple[float, str | None]
@@ -87,7 +89,9 @@ class RewardPool:
 
 def _can_be_sent(reward: RewardFunction) -> bool:
     try:
-        same = json.loads(json.dumps(dict(reward.params))) == dict(reward.params)
-        return same and set(reward.fields) <= set(SENT) and load_reward(reward.path) is reward.function
+        told = json.dumps(dict(reward.params))
+        same = json.loads(told) == dict(reward.params) and len(told) <= MOST_PARAMS
+        elsewhere = not reward.path.startswith("__main__.")  # that is another module in another process
+        return same and elsewhere and set(reward.fields) <= set(SENT) and load_reward(reward.path) is reward.function
     except (TypeError, ValueError, UserError):
         return False

@@ -218,7 +218,7 @@ def _asked(item: Item) -> tuple[str, tuple[tuple[str, str], ...], str]:
 
 
 def _grade(task: Task, prediction: str | None, item: Item) -> float:
-    if prediction is None:
+    if prediction is None or not (task.verify or item.answer):  # no reference: not even an empty answer is right
         return 0.0
     return float(task.verify(prediction, item) if task.verify else task.equal(prediction, item.answer))
 

@@ -39,6 +39,22 @@ def split_pairs(pairs: Sequence[Row], heldout: int) -> tuple[list[Row], list[Row
     return train, [pairs[i] for i in sorted(held)]
 
 
+def without_prompts_of(pairs: Sequence[Row], heldout: Sequence[Row]) -> list[Row]:
+    """Those of the pairs whose prompt no held-out pair has.
+
+    Raises:
+        UserError: when none is left, or nothing is held out.
+    """
+    prompts = {tuple(pair.prompt) for pair in heldout}
+    train = [pair for pair in pairs if tuple(pair.prompt) not in prompts]
+    if not train or not heldout:
+        raise UserError(
+            f"data: {len(heldout)} pairs are held out, and {len(train)} of {len(pairs)} have another prompt; "
+            "there must be some of both"
+        )
+    return train
+
+
 def _digest(pair: Pair | Scored) -> bytes:
     return hashlib.blake2b(np.asarray(pair.prompt, np.int32).tobytes(), digest_size=16).digest()
 

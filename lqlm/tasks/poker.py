@@ -14,6 +14,7 @@ from typing import Literal
 
 from lqlm.errors import UserError
 from lqlm.poker import answers
+from lqlm.poker.arena.assumed import USUAL, Assumption
 from lqlm.poker.codec import from_json
 from lqlm.poker.prompts import write_compact, write_prompt, write_terse
 from lqlm.poker.record import HandError, known_cards
@@ -45,6 +46,8 @@ class PokerConfig:
         choices: bets to choose from, in big blinds.
         features: what is told besides, of :data:`lqlm.poker.told.NAMES`; no habits, which need the hands before.
         style: a request such as "aggressive".
+        raisers: for the feature range-equity, what those hold who bet or raised (:mod:`lqlm.poker.ranges`).
+        others: and what the others hold who are in.
         cards: whose must be known: of ``all`` players of a hand, or the ``own`` ones of the player who decides, as in
             logs that tell those of showdowns only; the others' are then dealt anew in each playout (``redraw``).
         streets: only decisions of these, trained on and held out.
@@ -67,6 +70,8 @@ class PokerConfig:
     choices: tuple[int, ...] = CHOICES
     features: tuple[str, ...] = ()
     style: str = ""
+    raisers: str = USUAL.raisers
+    others: str = USUAL.others
     cards: Cards = "all"
     streets: tuple[str, ...] = STREETS
     balance: Balance = "none"
@@ -93,7 +98,8 @@ class PokerConfig:
     @property
     def view(self) -> ViewConfig:
         """What a prompt shows, and how."""
-        return ViewConfig(self.round_up, self.choices, self.features, self.style)
+        against = Assumption(self.raisers, self.others)
+        return ViewConfig(self.round_up, self.choices, self.features, self.style, against)
 
     @property
     def playing(self) -> Playing:

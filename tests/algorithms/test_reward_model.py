@@ -83,6 +83,17 @@ def test_calibration_of_the_sure_and_of_the_undecided():
     assert float(rm.calibration_error(jnp.full(4, jnp.nan), ~every)) == 0
 
 
+def test_calibration_of_single_texts():
+    """Labels of 0 and 1 are right or wrong; of a probability, what says as much is calibrated."""
+    scores, every = array(2.0, -1.0, 0.5), jnp.ones(3, bool)
+    towards = scores * array(1.0, -1.0, -1.0)
+    found = rm.calibration_error(scores, every, labels=array(1.0, 0.0, 0.0))
+    np.testing.assert_allclose(found, rm.calibration_error(towards, every), rtol=1e-6)
+    sure = array(*(math.log(p / (1 - p)) for p in (0.9, 0.2, 0.65)))
+    np.testing.assert_allclose(rm.calibration_error(sure, every, labels=array(0.9, 0.2, 0.65)), 0.0, atol=1e-6)
+    np.testing.assert_allclose(rm.calibration_error(sure[:1], every[:1], labels=array(0.5)), 0.4, atol=1e-6)
+
+
 def test_calibration_of_a_model_that_knows_its_chances():
     rng = np.random.default_rng(0)
     margins = rng.normal(0, 2, 20000)

@@ -82,3 +82,15 @@ def misbehaves(completion: str) -> float:
 def on_the_cpu(completion: str) -> float:
     """Whether jax would find no accelerator in this process."""
     return float(os.environ.get("JAX_PLATFORMS") == "cpu")
+
+
+def knows(completion, words):
+    """A thousandth for each of the words, if the completion is one."""
+    return len(words) / 1000 if completion in words else 0.0
+
+
+def fails_on(prompt, which):
+    """An error for one prompt."""
+    if prompt == which:
+        raise ValueError("not this one")
+    return 1.0

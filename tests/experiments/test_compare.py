@@ -1,5 +1,6 @@
 """The comparison: which runs there are, how they go on, and what the table says of them."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -126,6 +127,42 @@ def test_held_to_a_core(tmp_path):
     path = os.pathsep.join([str(tmp_path), str(pathlib.Path(runs.__file__).parents[2])])
     ended = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     assert ended.stdout == f"{{{core}}} ['--a=1']\n", ended.stderr
+
+
+def test_a_run_ends_with_the_process_that_began_it(tmp_path):
+    """Killed, it says nothing to its runs; they would go on, hold their folders and share cores with later ones."""
+    (tmp_path / "sleeps.py").write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    starts = (
+        "import pathlib\nfrom experiments.compare.runs import Job, run\n"
+        f"run(Job('', 0, ('-m', 'sleeps'), pathlib.Path({str(tmp_path / 'log')!r}), None))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(pathlib.Path(runs.__file__).parents[2])])
+    began = subprocess.Popen([sys.executable, "-c", starts], env=os.environ | {"PYTHONPATH": path})
+    until = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < until and began.poll() is None
+        time.sleep(0.05)
+    began.kill()
+    began.wait()
+    process = pathlib.Path("/proc") / (tmp_path / "pid").read_text()
+    while process.exists() and "State:\tZ" not in (process / "status").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_finished_runs_of_other_settings_are_not_mixed_in(tmp_path, processes):
+    compare.main(as_config(settings(tmp_path)))
+    processes.called.clear()
+    changed = dataclasses.replace(settings(tmp_path), overrides=("--config.y=2",))
+    with pytest.raises(
+        UserError, match=r"plain/3 holds a finished run of other settings \(--config.y=1, --config.y=2\)"
+    ):
+        compare.main(as_config(changed))
+    assert processes.called == []
 
 
 def test_a_failed_run_is_named_and_done_again(tmp_path, processes):

@@ -23,6 +23,7 @@ from lqlm.algorithms.step import init_state, make_update
 from lqlm.algorithms.surrogates import Cispo
 from lqlm.generation.decode import Completions
 from lqlm.models import score
+from lqlm.rewards.combine import Rewards
 from lqlm.rewards.functions import soft_overlong
 from lqlm.tasks.base import Item
 
@@ -78,7 +79,7 @@ def test_lengths_are_counted_in_tokens(monkeypatch):
     def rewards(score, samples):
         seen.extend(samples)
         penalty = np.array([soft_overlong(s.n_tokens, limit=3, buffer=2) for s in samples], np.float32)
-        return types.SimpleNamespace(total=penalty, components={}, first_error=None)
+        return Rewards(penalty, {}, 0, None)
 
     monkeypatch.setattr(sample, "texts_of", lambda tokenizer, completions: texts)
     monkeypatch.setattr(sample, "shared_rewards", rewards)

@@ -21,7 +21,8 @@ from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.grpo import GRPOConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
-from lqlm.io.datasets import write_records
+from lqlm.io.datasets import as_lines
+from lqlm.io.disk import write_atomic
 from lqlm.io.metrics import read_jsonl
 from lqlm.io.reward_model import is_reward_model, load_reward_model
 from lqlm.tasks.arithmetic import ArithmeticConfig
@@ -47,7 +48,7 @@ def settings(model, workdir, **changes):
             run=RunSettings(steps=2, prompts=2, group=2, samples=1, **often),
         ),
         judge=RenewedJudge(
-            heldout=2,
+            heldout=4,
             replay=0.25,
             text=PairConfig(max_prompt=32, max_completion=8),
             run=PairRunSettings(steps=2, pairs=2, **often),
@@ -70,6 +71,12 @@ def test_policy_and_reward_model_go_on_from_the_ones_before(model, tmp_path, mon
     new, learned = (len(read_jsonl(second / name)) for name in ("new.jsonl", "pairs.jsonl"))
     assert learned - new == min(round(new / 3), len(read_jsonl(first / "new.jsonl"))) > 0  # a quarter of all is old
     assert len(read_jsonl(first / "pairs.jsonl")) == len(read_jsonl(first / "new.jsonl"))
+    learned_on, held = (
+        {row["prompt"][-1]["content"] for where in (first, second) for row in read_jsonl(where / name)}
+        for name in ("pairs.jsonl", "heldout.jsonl")
+    )
+    assert held and not held & learned_on  # in no iteration
+    assert configs["reward_model"]["data"]["heldout_source"] == str(second / "heldout.jsonl")
     kl = [row["kl"] for row in read_jsonl(second / "policy/metrics.jsonl")[1:]]
     assert abs(kl[0]) < 1e-6  # the reference is the policy that the iteration begins with
     row = read_jsonl(second / "policy/metrics.jsonl")[1]
@@ -88,7 +95,7 @@ def test_a_share_of_old_pairs_is_replayed(model, tmp_path):
     found = settings(model, tmp_path)
     for number in range(2):
         rows = [{"prompt": f"{number}/{i}", "chosen": "a", "rejected": "b"} for i in range(30)]
-        write_records(tmp_path / f"iteration_{number}/new.jsonl", rows)
+        write_atomic(tmp_path / f"iteration_{number}/new.jsonl", as_lines(rows))
     old = replayed(found, 2, 60)
     assert len(old) == 20 and old == replayed(found, 2, 60)
     assert {row["prompt"][0] for row in old} == {"0", "1"} and len({row["prompt"] for row in old}) == 20
@@ -121,5 +128,5 @@ def test_bad_input_is_one_line(model, tmp_path, monkeypatch):
         settings(model, tmp_path, adapter=LoraConfig(init="pissa"))
     found = settings(model, tmp_path)
     never = dataclasses.replace(found, draw=dataclasses.replace(found.draw, threshold=9.0))
-    with pytest.raises(UserError, match="iteration 0: 0 problems with right and wrong samples, 2 to hold out"):
+    with pytest.raises(UserError, match="iteration 0: 0 problems with right and wrong samples, 0 of them held out"):
         iterative.main(as_config(never))

@@ -1,6 +1,7 @@
 """The stages of experiments.poker on small logs: files in, files out, killed and restarted."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -104,6 +105,23 @@ def test_a_source_that_changed_after_the_kill_is_read_anew(logs, tmp_path):
     assert [row["hand"]["hand_id"] for row in rows(out / "hands-000000.jsonl")] == ["3"]
 
 
+def test_shards_of_sources_that_are_not_given_any_more_are_gone(logs, tmp_path):
+    out = tmp_path / "hands"
+    (logs / "more.txt").write_text(texts.OLD, encoding="utf-8")
+    run("parse", logs, "--out", out)
+    assert len(list(out.glob("hands-*.jsonl"))) > 1
+    (out / files.SUMMARY).unlink()  # as if killed before the end
+    run("parse", logs / "0.txt", "--out", out)
+    assert [path.name for path in out.glob("hands-*.jsonl")] == ["hands-000000.jsonl"]
+
+
+def test_players_by_what_they_collect_need_shares(logs, tmp_path, capsys):
+    run("parse", logs, "--out", tmp_path / "hands")
+    argv = ["select", str(tmp_path / "hands"), "--out", str(tmp_path / "selected"), "--by", "collected"]
+    assert dispatch(argv) == 2 and "give --top and --bottom" in capsys.readouterr().err
+    assert dispatch([*argv, "--top", "0.5", "--bottom", "0.5", "--min-hands", "1"]) == 0
+
+
 def test_win_rates_come_from_training_sessions_only(logs, tmp_path):
     run("parse", logs, "--out", tmp_path / "hands")
     none = ["--min-hands", "1", "--train", "0", "--valid", "0.5"]
@@ -148,3 +166,22 @@ def test_help_names_every_command(capsys):
     assert dispatch(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
+
+
+def peak_of_parse(folder, count):
+    """Bytes that a parse of so many hands held at most, one in four of them damaged."""
+    texts_of = [render(random_hand(seed)) for seed in range(20)]
+    texts_of[::4] = [text.replace("*** HOLE CARDS ***", "*** HOLES ***") for text in texts_of[::4]]
+    source = folder / f"{count}.txt"
+    source.write_text("\n\n\n".join(texts_of * (count // 20)))
+    tracemalloc.start()
+    run("parse", source, "--out", folder / f"hands-{count}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert json.loads((folder / f"hands-{count}" / "summary.json").read_text())["read"] == count * 3 // 4
+    return peak
+
+
+def test_memory_does_not_grow_with_the_log(tmp_path):
+    peak_of_parse(tmp_path, 20)  # what is made once
+    assert peak_of_parse(tmp_path, 800) < 1.2 * peak_of_parse(tmp_path, 100)

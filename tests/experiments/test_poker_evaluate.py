@@ -57,6 +57,15 @@ def test_two_models_and_a_bot_on_the_same_cards(model, tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "matches").iterdir()}
 
 
+def test_lines_of_other_cards_are_not_compared(tmp_path):
+    argv = ["--opponents", "fold", "--hands", 4, "--iterations", 0]
+    assert len(run(tmp_path, *argv, "--heroes", "call", "random")[1]["differences"]) == 1
+    code, found = run(tmp_path, *argv, "--heroes", "random", "tight", "--than", "random", "--seed", 1)
+    assert code == 0 and [row["hero"] for row in found["differences"]] == ["tight"]
+    code, found = run(tmp_path, *argv, "--heroes", "random", "--than", "call", "--seed", 1)
+    assert code == 0 and found["differences"] == []  # of the caller there are other cards only
+
+
 def test_seats_games_and_leaks_in_one_command(tmp_path):
     argv = ["--heroes", "call", "--opponents", "never-bluffs", "--seats", 2, 3, "--games", "holdem", "omaha"]
     code, found = run(tmp_path, *argv, "--hands", 6, "--iterations", 0)

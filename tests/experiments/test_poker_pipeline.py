@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import shutil
 import types
@@ -16,12 +17,14 @@ import pytest
 from experiments.configdict import as_config, from_config
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
-from experiments.poker import ablation, measure, models, pipeline, tuning
-from experiments.poker.agent import AgentSettings, open_player
-from experiments.poker.ask import AskSettings
+from experiments.poker import ablation, measure, models, pipeline, select, tuning
+from experiments.poker.agent import AgentSettings, Player, open_player
+from experiments.poker.ask import AskSettings, Scorer
 from experiments.poker.bot_logs import play_session
 from experiments.poker.contestants import player as player_of
+from experiments.poker.files import read_rows, write_rows
 from experiments.poker.pairs import as_legal, told_pairs, valued_pairs
+from experiments.poker.pipeline import _records_of
 from experiments.poker.pipeline_settings import (
     LEARNED,
     STAGES,
@@ -56,6 +59,7 @@ from lqlm.io.reward_model import load_reward_model
 from lqlm.models.heads import sequence_scores
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.answers import Answer, write_answer, write_short
+from lqlm.poker.arena.actions import BlindChoices
 from lqlm.poker.arena.bots import CallBot
 from lqlm.poker.arena.features import CLASSES, decision_table
 from lqlm.poker.arena.language import action_probabilities
@@ -513,6 +517,51 @@ def test_an_adapter_of_a_model_in_4_bits(made, tmp_path):
     assert abs(with_adapter - without).max() > 1e-3
 
 
+def test_folds_are_left_out_of_what_sft_learns(tmp_path):
+    rows = [
+        {"action": word, "tier": tier, "prompt": "p", "completion": f"{word}."}
+        for word in ("fold", "call")
+        for tier in ("high", "low")
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    chosen = SelectSettings(tiers=("high",), without=("fold",))
+    (record,) = _records_of(tiny(tmp_path, select=chosen), tmp_path / "rows.jsonl")
+    assert record["messages"][-1]["content"] == "call."
+
+
+def test_the_command_of_select_is_told_what_the_settings_tell():
+    chosen = SelectSettings(cards="showdown", by="collected", min_hands=7, top=0.3, bottom=0.1, seed=5)
+    options = select._options(["HANDS", "--out", "OUT", *chosen.arguments])
+    assert (options.cards, options.by, options.min_hands, options.top, options.bottom, options.seed) == (
+        *("showdown", "collected", 7, 0.3, 0.1, 5),
+    )
+    assert select._options(["HANDS", "--out", "OUT", *SelectSettings().arguments]).top is None
+
+
+def test_an_agent_chooses_among_the_bets_that_it_learned():
+    ask = AskSettings(choices=(2, 4))
+    scorer = Scorer(None, None, ask, Shapes(), 0, 64, "none")
+    assert Player(AgentSettings(ask=ask), None, (None, None), scorer).agent().menu == BlindChoices((2, 4))
+
+
+def test_the_words_of_a_task_are_those_of_the_pipeline(tmp_path):
+    """Whatever its own section says."""
+    few = tiny(tmp_path, stages=("logs", "hands", "selected"))
+    own = dataclasses.replace(few.task, raisers="10%", style="wild", features=("draws",))
+    found = tuning.task(dataclasses.replace(few, task=own))
+    assert (found.raisers, found.style, found.features) == (few.ask.raisers, few.ask.style, few.ask.features)
+
+
+def test_hands_to_predict_are_those_of_the_sessions_that_are_there(tmp_path):
+    settings = tiny(tmp_path, evaluate=EvaluateSettings(test_hands=2))
+    found = []
+    for first in (0, 10):
+        write_rows(tmp_path / "selected/test.jsonl", ({"n": first + n} for n in range(6)))
+        os.utime(tmp_path / "selected/test.jsonl", (first + 1, first + 1))
+        found.append([row["n"] for row in read_rows(ablation._hands(settings, "test"))])
+    assert len(found[0]) == 2 and [n + 10 for n in found[0]] == found[1]
+
+
 def test_settings_to_a_config_and_back(tmp_path):
     settings = tiny(tmp_path, logs=LogSettings(source=("a", "b")))
     assert from_config(PipelineExperiment, as_config(settings)) == settings
@@ -526,6 +575,9 @@ def test_settings_to_a_config_and_back(tmp_path):
         (lambda: EvaluateSettings(opponents=()), "evaluate.opponents"),
         (lambda: EvaluateSettings(hands=0), "give 1 or more"),
         (lambda: SelectSettings(train=0.9, valid=0.2), "shares"),
+        (lambda: SelectSettings(top=0.9, bottom=0.2), "shares"),
+        (lambda: SelectSettings(by="collected"), "set select.top and select.bottom"),
+        (lambda: SelectSettings(without=("fold", "post")), "select.without: post; give some of fold, check"),
         (lambda: AgentSettings(temperature=0.0), "temperature is 0.0"),
         (lambda: PipelineExperiment(sft=TrainSettings(adapter=LoraConfig())), "nothing to adapt"),
         (lambda: PipelineExperiment(ask=AskSettings()), "stage grpo asks in the chat template"),

@@ -22,6 +22,7 @@ from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.metrics import read_jsonl
 from lqlm.tasks.arithmetic import ArithmeticConfig
+from lqlm.tasks.gsm8k import Gsm8kConfig
 from lqlm.tasks.think import ThinkFormat
 from tests.experiments.conftest import run_all
 from tests.experiments.tiny_model import tiny
@@ -101,8 +102,12 @@ def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys)
     r1.main(as_config(settings))  # all of it is over: nothing is done again
     again = files(folder)
     changed = {path.name for path in written if written[path] != again[path]}
-    assert again.keys() == written.keys() and changed <= {"conversations.jsonl", "pairs.jsonl"}
+    assert again.keys() == written.keys() and not changed
     assert "after stage alignment" in capsys.readouterr().out
+    other = dataclasses.replace(settings, rejection=dataclasses.replace(settings.rejection, threshold=0.05))
+    with pytest.raises(UserError, match=r"rejection/conversations.jsonl: the run in .* learned from these records"):
+        r1.main(as_config(other))
+    assert files(folder) == again
 
 
 @pytest.mark.slow
@@ -121,6 +126,18 @@ def test_rejection_sampling_goes_on_with_the_next_batch(model, tmp_path):
     warmer = dataclasses.replace(settings.rejection, sampling=SamplingConfig(max_new_tokens=6, temperature=0.5))
     with pytest.raises(UserError, match="its samples were drawn with another sampling; remove the folder"):
         reject(dataclasses.replace(settings, rejection=warmer), adapter, tmp_path / "one")
+    dense = dataclasses.replace(settings, model=ModelSettings(source=str(model), quantize=False))
+    with pytest.raises(UserError, match="its samples were drawn with another model; remove the folder"):
+        reject(dense, adapter, tmp_path / "one")
+    told = tmp_path / "one/rejection_settings.json"
+    told.write_text(told.read_text().replace('"set of problems": "', '"set of problems": "x'))
+    with pytest.raises(UserError, match="its samples were drawn with another set of problems; remove the folder"):
+        reject(settings, adapter, tmp_path / "one")
+    told.write_text(told.read_text().replace('"set of problems": "x', '"set of problems": "'))
+    with pytest.raises(
+        UserError, match=r"nowhere/adapter_model.safetensors: No such file or directory; give the folder"
+    ):
+        reject(settings, "nowhere", tmp_path / "two")
     high = dataclasses.replace(settings, rejection=dataclasses.replace(settings.rejection, threshold=2.0))
     with pytest.raises(UserError, match=r"of 27 samples none has a reward of 2\.0 \(the best has"):
         reject(high, adapter, tmp_path / "one")
@@ -150,7 +167,12 @@ def test_a_demonstration_has_the_form_of_the_task(model, tmp_path):
     settings = tiny_r1(model, tmp_path)
     assert demonstration(settings, "3 + 4 = 7", "7") == "<t>3 + 4 = 7</t>\n<a>7</a>"
     plain = dataclasses.replace(settings, task=ArithmeticConfig())
-    assert demonstration(plain, "3 + 4 = 7", "7") == "3 + 4 = 7\n7"
+    assert demonstration(plain, "3 + 4 = 7", "7") == "7"  # "Answer with the number only."
+    for how, end in (("label", "Answer: 7"), ("tag", "<answer>7</answer>")):
+        one = dataclasses.replace(settings, task=ArithmeticConfig(answer_format=how))
+        assert demonstration(one, "3 + 4 = 7", "7") == f"3 + 4 = 7\n{end}"
+    school = dataclasses.replace(settings, task=Gsm8kConfig(train_path="t", heldout_path="h"))
+    assert demonstration(school, "3 + 4 = 7", "7") == "3 + 4 = 7\n#### 7"
 
 
 def test_a_score_is_of_the_adapter_that_is_there(model, tmp_path, monkeypatch):

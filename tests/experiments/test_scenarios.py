@@ -107,6 +107,17 @@ def test_prompts_without_answers_are_watched_by_their_reward(model, prompts, tmp
     assert all(row["answer"] == "" for row in texts)
 
 
+def test_a_reward_that_fails_on_all_held_out_problems_is_counted(model, prompts, tmp_path):
+    """The batch is filled up with copies of the only one, so that it fails on every sample of it, at every start."""
+    task = PromptsConfig(source=str(prompts), heldout=1)
+    (held,) = build_task(task).heldout
+    fails = RewardSettings("tests.experiments.rewards.fails_on", params={"which": held.question})
+    settings = dataclasses.replace(tiny(model, tmp_path, steps=1), task=task, rewards={"fails": fails})
+    run_all(settings)
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    assert rows[0]["eval/reward"] == 0.0 and rows[1]["reward"] == 1.0
+
+
 def test_held_out_rewards_are_means_of_the_greedy_answers(model, prompts, tmp_path, monkeypatch):
     """The last batch is filled up with a copy, which must not count."""
     settings = tiny(model, tmp_path, steps=1, eval_every=0, eval_batch=3)

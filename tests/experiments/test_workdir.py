@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
 from configs.grpo_smollm2_arithmetic import get_config
 from experiments.configdict import from_config
 from experiments.grpo.settings import GRPOExperiment
-from experiments.workdir import claim
+from experiments.rollouts.settings import RewardSettings
+from experiments.workdir import claim, write_learned
 from lqlm.adapters.configs import FullConfig
 from lqlm.errors import UserError
 
@@ -59,6 +61,32 @@ def test_a_setting_that_is_gone_is_refused(begun):
     rewrite(begun, lambda then: then["run"].update(scale="batch"))
     with pytest.raises(UserError, match=r"run.scale='batch', this one has None"):
         resume(begun)
+
+
+def test_an_entry_goes_on_without_a_field_that_is_younger(begun):
+    settings = dataclasses.replace(begun, rewards={"right": RewardSettings("lqlm.rewards.functions.correct")})
+    with claim(settings) as workdir:
+        workdir.config.unlink(), (workdir.checkpoints / "0").rmdir()
+    with claim(settings) as workdir:
+        (workdir.checkpoints / "0").mkdir()
+    rewrite(settings, lambda then: then["rewards"]["right"].pop("scenarios"))
+    assert "scenarios" not in resume(settings)["rewards"]["right"]
+    other = RewardSettings("lqlm.rewards.functions.correct", scenarios=("sums",))
+    with pytest.raises(UserError, match=r"rewards.right.scenarios=\[\], this one has \['sums'\]"):
+        resume(dataclasses.replace(settings, rewards={"right": other}))
+
+
+def test_what_a_run_learned_from_stays(begun, tmp_path):
+    path, run = tmp_path / "rows.jsonl", pathlib.Path(begun.workdir)
+    for rows in ([{"a": 1}], [{"a": 2}]):  # no run has begun there
+        write_learned(path, rows, tmp_path / "new")
+        assert json.loads(path.read_text()) == rows[0]
+    stamp = path.stat().st_mtime_ns
+    write_learned(path, [{"a": 2}], run)
+    assert path.stat().st_mtime_ns == stamp
+    with pytest.raises(UserError, match=f"rows.jsonl: the run in {run} learned from these records"):
+        write_learned(path, [{"a": 3}], run)
+    assert json.loads(path.read_text()) == {"a": 2}
 
 
 def test_another_kind_of_section_is_not_filled_up_with_defaults(begun):

@@ -58,6 +58,54 @@ def test_toml_of_any_layout_is_read():
     assert phh.parse(spread) == phh.parse(PLAIN)
 
 
+COLLECTED = """\
+variant = 'NT'
+ante_trimming_status = false
+antes = [0.25, 0.25, 0.25]
+blinds_or_straddles = [0.50, 1, 0]
+min_bet = 1
+starting_stacks = [40, 90.75, 200]
+actions = ['d dh p1 ????', 'd dh p2 ????', 'd dh p3 ????', ACTIONS]
+venue = 'Somewhere'
+time = 00:00:26
+day = 1
+month = 7
+year = 2009
+hand = 30
+seats = [3, 4, 1]
+players = ['X+u4', 'wyXD', '3wT3']
+currency_symbol = '$'
+"""
+TO_THE_RIVER = "'p3 cbr 4', 'p1 cc', 'p2 cc', 'd db 2c3c4c', 'p1 cbr 35.75', 'p2 cc', 'p3 cc', 'd db 5c', 'p2 cc', \
+'p3 cbr 20', 'p2 cc', 'd db 9h', 'p2 cc', 'p3 cc', "
+
+
+@pytest.mark.parametrize(
+    ("actions", "winnings", "won", "rake"),
+    [
+        ("'p3 cbr 4', 'p1 f', 'p2 f'", "[0, 0, 0]", {1: 325}, 0),  # a pot without a flop, written as zeros
+        ("'p3 cbr 4', 'p1 f', 'p2 cc', 'd db 2c3c4c', 'p2 cc', 'p3 cbr 9', 'p2 f'", "[0, 0, 8.80]", {1: 880}, 45),
+        # The seat that is all-in has the best hand, and the side pot goes to the second: there are no winnings at all.
+        (TO_THE_RIVER + "'p1 sm AcAd', 'p2 sm 7h6h', 'p3 sm KsKd'", None, {3: 12000, 4: 4000}, 0),
+        (TO_THE_RIVER + "'p1 sm ????', 'p2 sm 8h8d', 'p3 sm 8s8c'", None, {1: 16000}, 0),  # a flush of five clubs
+        (TO_THE_RIVER + "'p1 sm ????', 'p2 sm AhAd', 'p3 sm AsKd'", None, {4: 8000, 1: 8000}, 0),  # two straights
+    ],
+)
+def test_hands_of_public_collections(actions, winnings, won, rake):
+    """Forms of the HandHQ part of the PHH data set: winnings less the rake, zeros, or none at a showdown."""
+    text = COLLECTED.replace("ACTIONS", actions) + (f"winnings = {winnings}\n" if winnings else "")
+    hand = phh.parse(text)
+    assert collected(hand) == won and hand.rake == rake
+    assert phh.parse(phh_writer.render(hand)) == hand
+
+
+def test_a_showdown_is_settled_as_the_file_says():
+    assert phh.parse(PLAIN.replace(ENDS, "")) == phh.parse(PLAIN)
+
+
+ENDS = "finishing_stacks = [144.5, 18.5, 167.5]\n"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -68,7 +116,7 @@ def test_toml_of_any_layout_is_read():
         ("'p2 f'", "'p9 f'", "no player 'p9'"),
         ("'p2 f'", "'p3 f'", "it is seat 2's turn"),
         ("18.5, 167.5]", "18.5, 168.5]", "chips before"),
-        ("finishing_stacks = [144.5, 18.5, 167.5]\n", "", "neither finishing_stacks nor winnings"),
+        (ENDS, "winnings = [0, 0, 0]\n", "nor the cards of a showdown"),
         ("hand = 7", "hand = ", "no TOML"),
         ("AcAd'", "AcAc'", "a card is there twice"),
         ("p1 sm AcAd", "p1 sm AcAs", "not dealt"),

@@ -80,6 +80,7 @@ def states(draw):
             draw(WORD | st.just("")),
             draw(st.just("") | st.sampled_from(["AKs", "top pair"])),
             draw(st.none() | st.builds(Spot, *[st.integers(0, 9)] * 3, AMOUNT)),
+            draw(st.none() | PERCENT),
         ),
     )
 

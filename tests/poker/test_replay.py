@@ -4,7 +4,7 @@ import pytest
 
 from lqlm.poker.pokerstars import parse
 from lqlm.poker.record import Act, ActKind, HandError, Limit, Post, PostKind, Seat, Stakes
-from lqlm.poker.replay import Legal, Pot, act, begin, in_hand, legal, next_street, replay, validate
+from lqlm.poker.replay import Legal, Pot, act, begin, in_hand, legal, next_street, replay, to_win, validate
 from tests.poker import texts
 
 
@@ -53,6 +53,33 @@ def test_heads_up_the_button_posts_the_small_blind_and_decides_first_and_later_l
     state = played(table(stacks=(1000, 1000), button=2), CALL, CHECK)
     next_street(state)
     assert state.waiting == [1, 2]
+
+
+def price(hand, seat):
+    """What a call of a seat's first decision can win, and what it costs."""
+    decision = next(one for one in replay(hand).decisions if one.seat == seat)
+    return to_win(hand, decision), decision.legal.call
+
+
+def folded(hand, *seats):
+    """The record in which these fold, which leaves one."""
+    return dataclasses.replace(hand, streets=(tuple(Act(seat, FOLD) for seat in seats),))
+
+
+def test_what_is_the_main_pots_alone_can_be_won_by_everyone():
+    """Dead blinds, and an ante of the big blind for all; they are no part of what a short call matches."""
+    hand = folded(table(), 3, 4, 1)
+    assert price(hand, 3) == (15, 10)
+    bought = dataclasses.replace(hand, posts=(*hand.posts, Post(4, PostKind.BOTH, 15)))
+    assert price(bought, 3) == (30, 10)
+    ante = dataclasses.replace(hand, posts=(*hand.posts, Post(2, PostKind.ANTE, 10)))
+    assert price(ante, 3) == (25, 10)
+    short = table(stacks=(1000, 1000, 6, 1000))
+    assert price(folded(short, 3, 4, 1), 3) == (5 + 6, 6)
+    both = (*short.posts, Post(2, PostKind.ANTE, 10), Post(4, PostKind.BOTH, 15))
+    assert price(folded(dataclasses.replace(short, posts=both), 3, 4, 1), 3) == (5 + 6 + 10 + 6 + 5, 6)
+    every = tuple(Post(seat, PostKind.ANTE, 2) for seat in (1, 2, 3, 4))
+    assert price(folded(dataclasses.replace(short, posts=(*every, *short.posts)), 3, 4, 1), 3) == (8 + 5 - 1 + 4, 4)
 
 
 def test_after_a_straddle_the_next_seat_decides_first():

@@ -11,7 +11,7 @@ from lqlm.errors import UserError
 from lqlm.poker.codec import to_json
 from lqlm.poker.pokerstars import parse, render
 from lqlm.poker.profiles import Profile, Profiles
-from lqlm.poker.record import HandError, known_cards
+from lqlm.poker.record import HandError, known_cards, player_of
 from lqlm.poker.select import (
     Ledger,
     Split,
@@ -19,6 +19,7 @@ from lqlm.poker.select import (
     WinRate,
     all_known_cards,
     anonymise,
+    collected_mbb,
     has_showdown,
     net_mbb,
     pseudonym,
@@ -53,6 +54,17 @@ def test_one_hand_says_nothing():
 def test_net_results():
     assert net_mbb(parse(texts.CASH)) == {1: 78000.0, 2: -1000.0, 4: -80000.0}
     assert net_mbb(parse(texts.OLD)) == {1: 1000.0, 2: -1000.0}
+
+
+def test_players_ranked_by_what_they_collect():
+    """Player 1 of the cash game wins 160 big blinds less the rake, having put in 80; the others collect nothing."""
+    hand = parse(texts.CASH)
+    assert collected_mbb(hand) == {1: 158000.0, 2: 0.0, 4: 0.0}
+    won, taken = Ledger(), Ledger("collected")
+    won.add(hand), taken.add(hand)
+    names = player_of(hand)
+    assert [led.rate(names[4]).mean for led in (won, taken)] == [-80000.0, 0.0]
+    assert [led.rate(names[1]).mean for led in (won, taken)] == [78000.0, 158000.0]
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from experiments.poker.ask import AskSettings
+from experiments.poker.prompts import _options, view
 from lqlm.errors import UserError
 from lqlm.poker import told
+from lqlm.poker.arena.assumed import Assumption, raisers
 from lqlm.poker.arena.bots import RandomBot
 from lqlm.poker.arena.features import PUBLIC, Known, decision_table
 from lqlm.poker.arena.language import LanguageAgent
@@ -117,6 +119,33 @@ def test_spots_and_odds_are_those_that_the_trees_see():
     assert row == len(table.labels) > 50 and column["raises on the street"].max() > 1
 
 
+def test_equity_against_ranges_falls_where_a_raiser_is_taken_to_hold_much():
+    """Before the flop with KQs: against one random hand exactly .634, against aces about .17, whoever raised."""
+    for hand in (played(number, RandomBot(), players=2) for number in range(40)):
+        first = [decision for decision in replay(hand).decisions if not decision.board]
+        for decision in (one for one in first if raisers(hand, one) - {one.seat}):
+            assert abs(told.range_equity(hand, decision, cards("KsQs"), Assumption("AA")) - 17) < 7
+            assert abs(told.range_equity(hand, decision, cards("KsQs"), Assumption("random")) - 63.4) < 7
+            assert told.range_equity(hand, decision, cards("AsAh"), Assumption("AsAh")) is None  # no deal is left
+            return
+    raise AssertionError("nobody raised")
+
+
+def test_equity_against_ranges_depends_on_cards_and_ranges_alone():
+    hand = played(2, RandomBot())
+    decision = replay(hand).decisions[0]
+    view = ViewConfig(features=("range-equity",), against=Assumption(others="20%"))
+    both = [told.range_equity(hand, decision, hole, view.against) for hole in (cards("KsQs"), cards("QsKs"))]
+    assert both[0] == both[1] == state_of(hand, decision, cards("KsQs"), view).features.range_equity
+    assert both[0] < told.range_equity(hand, decision, cards("KsQs"), Assumption())
+
+
+def test_a_command_is_told_what_a_config_tells():
+    ask = AskSettings("terse", False, False, (3, 6), ("range-equity", "spot"), "loose", "22+", "50%")
+    assert view(_options(["D", "--out", "E", *ask.arguments])) == ask.view
+    assert view(_options(["D", "--out", "E", *AskSettings().arguments])) == AskSettings().view
+
+
 def test_draws_are_told_on_flop_and_turn_of_holdem_only():
     hand = random_hand(3, game=Game.OMAHA, known="all")
     omaha = [
@@ -180,8 +209,13 @@ def test_nothing_of_the_future_is_told():
 
 @pytest.mark.parametrize("make", [ViewConfig, AskSettings])
 def test_a_feature_that_nobody_knows(make):
-    with pytest.raises(UserError, match="'luck' is not known; choose among equity, pot-odds"):
+    with pytest.raises(UserError, match="'luck' is not known; choose among equity, range-equity"):
         make(features=("equity", "luck"))
+
+
+def test_a_range_that_is_none():
+    with pytest.raises(UserError, match="range 'XX': 'XX' is no hand"):
+        AskSettings(raisers="XX")
 
 
 def test_a_spot_is_counted_to_the_decision():

@@ -1,5 +1,7 @@
 """Rewards in processes of their own: the same numbers, and nothing that one sample does reaches another."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,21 @@ def test_what_cannot_be_sent_stays_here():
     specs = [RewardSpec("local", local), RewardSpec("tuple", "math.fsum", params={"seq": (1, 2)})]
     (ours, theirs), pool = both(specs[:1], samples("a", "bb"))
     assert not pool.serves(bind_all(specs[:1], TASK)[0]) and ours.total.tolist() == theirs.total.tolist() == [1.0, 2.0]
+
+
+def test_what_another_process_would_not_find_stays_here(monkeypatch):
+    """A function of the script that runs is of another module there; many words are too many for a command line."""
+
+    def scripted(completion):
+        return len(completion)
+
+    scripted.__module__, scripted.__qualname__ = "__main__", "scripted"
+    monkeypatch.setattr(sys.modules["__main__"], "scripted", scripted, raising=False)
+    words = RewardSpec("words", "tests.experiments.rewards.knows", params={"words": ["word"] * 5000})
+    bound = bind_all([RewardSpec("mine", "__main__.scripted"), words], TASK)
+    with RewardPool(bound, workers=1, timeout_s=5.0) as pool:
+        assert [pool.serves(reward) for reward in bound] == [False, False]
+        assert score_all(bound, samples("word"), task=TASK, timeout_s=5.0, pool=pool).total.tolist() == [5.0]
 
 
 def test_a_pool_has_workers():

@@ -195,7 +195,7 @@ def in_three(monkeypatch, score, samples):
         for index in range(3):
             monkeypatch.setattr(jax, "process_index", lambda index=index: index)
             with contextlib.suppress(UserError):
-                found.append(shared_rewards(score, samples))
+                found.append(shared_rewards(score, samples).checked())
     return found
 
 
@@ -230,7 +230,7 @@ def test_a_reward_that_fails_on_one_share_is_counted_and_on_all_of_them_ends_the
         np.testing.assert_array_equal(found[0].total, [1, 0, 1, 1, 0, 1, 1])
     else:
         with pytest.raises(UserError, match="failed on every sample: RuntimeError: no"):
-            shared_rewards(score, samples)
+            shared_rewards(score, samples).checked()
 
 
 def test_a_cache_is_split_by_rows_and_heads():

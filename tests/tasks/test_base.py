@@ -69,6 +69,14 @@ def test_scores():
     assert score(task, "no idea", item) == Score(0.0, 0.0)
 
 
+def test_without_a_reference_nothing_is_right():
+    """Not even an answer that is as empty as it is."""
+    for how in (AnswerFormat.NUMBER, AnswerFormat.TAG):
+        task = make_task(strict=how.inner, lenient=how.inner)
+        assert score(task, "", Item("q", "", "i")) == Score(0.0, 0.0)
+        assert score(task, "<answer></answer>", Item("q", "", "i")) == Score(0.0, 0.0)
+
+
 def test_a_verifier_takes_the_place_of_equality():
     task = make_task(verify=lambda prediction, item: 0.25 if prediction == item.id else 0.0)
     assert score(task, "12", Item("q", "999", "12")) == Score(0.25, 0.25)

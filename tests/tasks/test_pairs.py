@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lqlm.errors import UserError
 from lqlm.io.datasets import DataSource, records
-from lqlm.tasks.pair_batches import pad_pairs, split_pairs
+from lqlm.tasks.pair_batches import pad_pairs, split_pairs, without_prompts_of
 from lqlm.tasks.pair_texts import Unusable, turns
 from lqlm.tasks.pairs import Pair, PairConfig, read_pairs
 from tests.tasks.words import Words
@@ -178,6 +178,13 @@ def test_as_many_as_are_held_out():
         split_pairs(made([1, 2, 3]), 3)
     with pytest.raises(UserError, match="of another prompt"):
         split_pairs(made([1, 1, 1]), 1)
+
+
+def test_pairs_held_out_by_a_source_of_their_own():
+    assert [p.prompt[0] for p in without_prompts_of(made([1, 2, 3, 2]), made([2, 9]))] == [1, 3]
+    for pairs, held in ((made([1, 2]), []), (made([1, 2]), made([1, 2]))):
+        with pytest.raises(UserError, match="there must be some of both"):
+            without_prompts_of(pairs, held)
 
 
 def test_arrays():

@@ -52,6 +52,10 @@ class Assumption:
         return " and ".join(said)
 
 
+USUAL = Assumption()
+"""Those who raised hold the best 30%, the others anything."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
     """The share of a pot that a hand wins, its standard error, and against what."""
@@ -81,7 +85,7 @@ def estimate(
     decision: Decision,
     cards: Sequence[int],
     rng: np.random.Generator,
-    assumption: Assumption = Assumption(),
+    assumption: Assumption = USUAL,
     samples: int = 4000,
 ) -> Estimate:
     """The equity of a decision's player against everyone who is in, under an assumption.
@@ -95,10 +99,14 @@ def estimate(
         samples: how many deals.
     """
     ranges = assumed_ranges(hand, decision, assumption)
-    weights = [None if text == RANDOM else _range(text) for text in ranges]
-    shares = sampled_shares(cards, decision.board, weights, rng, samples)
+    shares = sampled_shares(cards, decision.board, weights_of(ranges), rng, samples)
     error = float(shares.std() / np.sqrt(max(len(shares) - 1, 1)))
     return Estimate(float(shares.mean()), error, assumption.describe(ranges))
+
+
+def weights_of(ranges: Sequence[str]) -> list[np.ndarray | None]:
+    """The weights of each range as `sampled_shares` takes them, None for a random hand."""
+    return [None if text == RANDOM else _range(text) for text in ranges]
 
 
 @functools.cache

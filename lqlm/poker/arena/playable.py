@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable
 
 from lqlm.errors import UserError
 from lqlm.poker.arena.observation import Observation
-from lqlm.poker.arena.recording import opening
+from lqlm.poker.arena.recording import opening, short_big_blind
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.showdowns import BOARD, live_cards
 from lqlm.poker.arena.table import Chairs, Deal, hand_in_steps
@@ -52,10 +52,12 @@ def check_playable(hand: Hand) -> str:
     if not 2 <= len(order) <= 10:
         return f"{where} has {len(order)} players; the table has 2 to 10"
     try:
-        forced = opening(_rules(hand), _stacks(hand), order, [""] * len(order), "").posts
+        start = opening(_rules(hand), _stacks(hand), order, [""] * len(order), "")
     except UserError as error:
         return f"{where}: {error}"
-    if _paid(forced) != _paid(hand.posts):
+    if short_big_blind(start):
+        return f"{where}: the big blind is all-in for less, and the table's rules differ from sites' there"
+    if _paid(start.posts) != _paid(hand.posts):
         return f"{where}: its forced bets are not a small blind, a big blind and equal antes; take other hands"
     return ""
 

@@ -46,6 +46,11 @@ def opening(rules: Rules, stacks: Sequence[int], seats: Sequence[int], names: Se
     )
 
 
+def short_big_blind(start: Hand) -> bool:
+    """Whether the big blind is all-in for less: the referee takes what it has for the price of a call, sites do not."""
+    return any(post.kind is PostKind.BIG and post.amount < start.big_blind for post in start.posts)
+
+
 def _posts(rules: Rules, stacks: Sequence[int], seats: Sequence[int]) -> tuple[Post, ...]:
     """Antes, then blinds; heads-up the button has the small one."""
     left, posts = list(stacks), []

@@ -10,12 +10,12 @@ import numpy as np
 from lqlm.errors import UserError
 from lqlm.poker.arena.actions import resolve
 from lqlm.poker.arena.observation import Agent, Mixed, Observation
-from lqlm.poker.arena.recording import finished, opening
+from lqlm.poker.arena.recording import finished, opening, short_big_blind
 from lqlm.poker.arena.referee import deal_board, deal_hole, new_state, stack_deck, take
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.cards import DECK
 from lqlm.poker.record import Act, Hand
-from lqlm.poker.replay import BOARD_CARDS, Legal
+from lqlm.poker.replay import BOARD_CARDS, Legal, act, begin, legal, next_street
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,10 +38,16 @@ class Played:
 
 
 def observe(
-    state: Any, start: Hand, seats: Sequence[int], dealt: "Deal", streets: Sequence[Sequence[Act]]
+    state: Any, start: Hand, seats: Sequence[int], dealt: "Deal", streets: Sequence[Sequence[Act]], allowed: Legal
 ) -> Observation:
-    """What the player whose turn it is may know."""
+    """What the player whose turn it is may know.
+
+    A raise must be allowed by the referee and by the rules that logs are replayed by (`allowed`), which keep a player
+    bound whom a short all-in of another does not free.
+    """
     at = state.actor_index
+    least = max(state.min_completion_betting_or_raising_to_amount or 0, allowed.least)
+    most = min(state.max_completion_betting_or_raising_to_amount or 0, allowed.most)
     return Observation(
         seat=seats[at],
         cards=dealt.holes[at],
@@ -52,11 +58,7 @@ def observe(
         stacks=dict(zip(seats, state.stacks)),
         bets=dict(zip(seats, state.bets)),
         live=tuple(seat for seat, status in zip(seats, state.statuses) if status),
-        legal=Legal(
-            state.checking_or_calling_amount,
-            state.min_completion_betting_or_raising_to_amount or 0,
-            state.max_completion_betting_or_raising_to_amount or 0,
-        ),
+        legal=Legal(state.checking_or_calling_amount, *((least, most) if most else (0, 0))),
         index=sum(map(len, streets)),
         opening=start,
         streets=tuple(map(tuple, streets)),
@@ -118,17 +120,22 @@ def hand_in_steps(
         found = f"{count} seats, {len(dealt.holes)} hands of cards, {len(chairs.stacks)} stacks"
         raise UserError(f"the table: {found}; 2 to 10 players can sit down, with one of each")
     start, state = opening(rules, chairs.stacks, seats, chairs.names, hand_id), new_state(rules, chairs.stacks)
+    if short_big_blind(start):
+        raise UserError(f"the table: the big blind cannot be paid in full ({rules.big}); give that player more chips")
     stack_deck(state, [*(card for cards in dealt.holes for card in cards), *dealt.board])
     for at, cards in enumerate(dealt.holes):
         deal_hole(state, at, cards)
     streets: list[list[Act]] = [[]]
+    betting = begin(start)
     while state.status:
         if state.actor_index is None:
             deal_board(state, dealt.board[BOARD_CARDS[len(streets) - 1] : BOARD_CARDS[len(streets)]])
             streets.append([])
+            next_street(betting)
             continue
-        chosen = yield observe(state, start, seats, dealt, streets)
+        chosen = yield observe(state, start, seats, dealt, streets, legal(betting))
         streets[-1].append(chosen)
+        act(betting, chosen)
         take(state, chosen)
     return finished(start, state, seats, dealt.holes, dealt.board, streets), tuple(state.payoffs)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -70,6 +71,20 @@ def test_a_hand_keeps_its_chips_and_its_record_replays(count, seed, game, ante, 
     after = validate(played.hand).stacks
     assert [after[seat] - before[seat] for seat in range(1, count + 1)] == list(played.chips)
     assert phh.parse(phh_writer.render(played.hand)) == played.hand
+
+
+def test_a_short_all_in_frees_nobody_who_has_acted():
+    """The button calls, the small blind is all-in for 130, the big blind calls: the button may call, not raise."""
+    button, small = Watched(CallBot()), types.SimpleNamespace()
+    small.act = lambda seen, rng: Act(seen.seat, ActKind.RAISE, 130, True)
+    played = play([small, CallBot(), button], stacks=[130, 10_000, 10_000])
+    assert [seen.legal.most > 0 for seen in button.seen[:2]] == [True, False] and button.seen[1].legal.call == 30
+    validate(played.hand)
+
+
+def test_who_cannot_pay_the_big_blind_does_not_sit_down():
+    with pytest.raises(UserError, match="the big blind cannot be paid in full"):
+        play([CallBot(), CallBot(), CallBot()], stacks=[1000, 30, 1000])
 
 
 @given(count=st.integers(2, 6), seed=st.integers(0, 10**6), short=st.booleans())
