@@ -4,7 +4,7 @@ Command:   python -m experiments.compare --config configs/compare_tiny.py
 Remedies:  python -m experiments.compare --config configs/compare_tiny.py:remedies
 Steps:     python -m experiments.compare --config configs/compare_tiny.py:steps   (process supervision)
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   75 of one core when it was quiet (60 to 220 seconds a run), two runs at once, a core each.
+Minutes:   59, two runs at once, a core each (150 to 290 seconds a run).
 Expected:  greedy held-out accuracy 25% before; after 38,400 rollouts 38% (cispo) to 47% (gspo), GRPO 43.5%, three
            seeds: no method is told from GRPO.  Remedies with one update, from 21%: 27% to 34%.  Steps: 23% before, one
            seed: 17% (grpo), 27% (process).
