@@ -159,7 +159,7 @@ def test_finished_runs_of_other_settings_are_not_mixed_in(tmp_path, processes):
     processes.called.clear()
     changed = dataclasses.replace(settings(tmp_path), overrides=("--config.y=2",))
     with pytest.raises(
-        UserError, match=r"plain/3 holds a finished run of other settings \(--config.y=1, --config.y=2\)"
+        UserError, match=r"/3 holds a finished run of other settings \(--config.y=1, --config.y=2\)"
     ):
         compare.main(as_config(changed))
     assert processes.called == []

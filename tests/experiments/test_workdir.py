@@ -63,12 +63,11 @@ def test_a_setting_that_is_gone_is_refused(begun):
         resume(begun)
 
 
-def test_an_entry_goes_on_without_a_field_that_is_younger(begun):
-    settings = dataclasses.replace(begun, rewards={"right": RewardSettings("lqlm.rewards.functions.correct")})
+def test_an_entry_goes_on_without_a_field_that_is_younger(begun, tmp_path):
+    rewards = {"right": RewardSettings("lqlm.rewards.functions.correct")}
+    settings = dataclasses.replace(begun, rewards=rewards, workdir=str(tmp_path / "own"))
     with claim(settings) as workdir:
-        workdir.config.unlink(), (workdir.checkpoints / "0").rmdir()
-    with claim(settings) as workdir:
-        (workdir.checkpoints / "0").mkdir()
+        (workdir.checkpoints / "0").mkdir(parents=True)
     rewrite(settings, lambda then: then["rewards"]["right"].pop("scenarios"))
     assert "scenarios" not in resume(settings)["rewards"]["right"]
     other = RewardSettings("lqlm.rewards.functions.correct", scenarios=("sums",))

@@ -101,6 +101,8 @@ def test_hands_of_public_collections(actions, winnings, won, rake):
 
 def test_a_showdown_is_settled_as_the_file_says():
     assert phh.parse(PLAIN.replace(ENDS, "")) == phh.parse(PLAIN)
+    with pytest.raises(HandError, match="neither finishing_stacks nor winnings nor the cards of a showdown"):
+        phh.parse(PLAIN.replace(ENDS, "").replace("p1 sm AcAd", "p1 sm"))
 
 
 ENDS = "finishing_stacks = [144.5, 18.5, 167.5]\n"
@@ -116,7 +118,6 @@ ENDS = "finishing_stacks = [144.5, 18.5, 167.5]\n"
         ("'p2 f'", "'p9 f'", "no player 'p9'"),
         ("'p2 f'", "'p3 f'", "it is seat 2's turn"),
         ("18.5, 167.5]", "18.5, 168.5]", "chips before"),
-        (ENDS, "winnings = [0, 0, 0]\n", "nor the cards of a showdown"),
         ("hand = 7", "hand = ", "no TOML"),
         ("AcAd'", "AcAc'", "a card is there twice"),
         ("p1 sm AcAd", "p1 sm AcAs", "not dealt"),
