@@ -104,8 +104,8 @@ def test_four_stages_go_on_from_each_other(model, tmp_path, monkeypatch, capsys)
     changed = {path.name for path in written if written[path] != again[path]}
     assert again.keys() == written.keys() and not changed
     assert "after stage alignment" in capsys.readouterr().out
-    other = dataclasses.replace(settings, rejection=dataclasses.replace(settings.rejection, threshold=0.05))
-    with pytest.raises(UserError, match=r"rejection/conversations.jsonl: the run in .* learned from these records"):
+    other = dataclasses.replace(settings, cold_start=dataclasses.replace(settings.cold_start, examples=5))
+    with pytest.raises(UserError, match=r"cold_start/conversations.jsonl: the run in .* learned from these records"):
         r1.main(as_config(other))
     assert files(folder) == again
 
@@ -171,7 +171,7 @@ def test_a_demonstration_has_the_form_of_the_task(model, tmp_path):
     for how, end in (("label", "Answer: 7"), ("tag", "<answer>7</answer>")):
         one = dataclasses.replace(settings, task=ArithmeticConfig(answer_format=how))
         assert demonstration(one, "3 + 4 = 7", "7") == f"3 + 4 = 7\n{end}"
-    school = dataclasses.replace(settings, task=Gsm8kConfig(train_path="t", heldout_path="h"))
+    school = dataclasses.replace(settings, task=Gsm8kConfig())
     assert demonstration(school, "3 + 4 = 7", "7") == "3 + 4 = 7\n#### 7"
 
 
