@@ -4,13 +4,15 @@ A row also holds session, hand, seat, street, the player's pseudonym, tier and w
 """
 
 import argparse
+import json
 import pathlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from experiments.poker.files import fingerprint, finish, finished, read_rows, shards, stamp, write_rows
+from experiments.poker.files import SUMMARY, fingerprint, finish, finished, read_rows, shards, stamp, write_rows
 from experiments.poker.select import PARTS
+from lqlm.errors import UserError
 from lqlm.poker import answers, cards, prompts, state, told
 from lqlm.poker.arena.assumed import USUAL, Assumption
 from lqlm.poker.codec import from_json
@@ -31,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
     options = _options(argv)
     source, folder = pathlib.Path(options.selected), pathlib.Path(options.out)
     files = [path for path in shards(source) if path.stem in PARTS]
+    _check_habits(source, options.features)
     digest = fingerprint([vars(options), [stamp(file) for file in files]])
     if summary := finished(folder, digest):
         print(f"{folder} is finished\n{report(summary)}")
@@ -42,6 +45,19 @@ def main(argv: Sequence[str]) -> None:
         summary["prompts"][file.stem], summary["actions"][file.stem] = written, dict(actions)
     finish(folder, digest, summary)
     print(report(summary))
+
+
+def _check_habits(source: pathlib.Path, features: Sequence[str]) -> None:
+    """Refuse habits of hands of which only showdowns were kept: whoever folds much would seem to play all of them.
+
+    Raises:
+        UserError: saying so.
+    """
+    chosen = json.loads((source / SUMMARY).read_text(encoding="utf-8")).get("cards")
+    if "habits" in features and chosen == "showdown":
+        raise UserError(
+            f"{source} has showdowns only; habits need every hand: select with --cards known, or leave habits out"
+        )
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:

@@ -58,7 +58,13 @@ def main(argv: Sequence[str]) -> None:
     key = _key(folder)
     rates = _rates(files, key, split, options)
     tier = _tiers(rates, tiers, options)
-    summary = {"players": len(rates), "hands": {}, "seats": {}, "tiers": dict(Counter(tier.values()))}
+    summary = {
+        "cards": options.cards,
+        "players": len(rates),
+        "hands": {},
+        "seats": {},
+        "tiers": dict(Counter(tier.values())),
+    }
     for part in PARTS:
         seats: Counter[str] = Counter()
         rows = _rows(files, part, split, rates, tier, options.cards, key, seats)

@@ -158,9 +158,7 @@ def test_finished_runs_of_other_settings_are_not_mixed_in(tmp_path, processes):
     compare.main(as_config(settings(tmp_path)))
     processes.called.clear()
     changed = dataclasses.replace(settings(tmp_path), overrides=("--config.y=2",))
-    with pytest.raises(
-        UserError, match=r"/3 holds a finished run of other settings \(--config.y=1, --config.y=2\)"
-    ):
+    with pytest.raises(UserError, match=r"/3 holds a finished run of other settings \(--config.y=1, --config.y=2\)"):
         compare.main(as_config(changed))
     assert processes.called == []
 

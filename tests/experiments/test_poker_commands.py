@@ -158,6 +158,14 @@ def test_bad_input_is_one_line(argv, message, tmp_path, capsys):
     assert message in error and error.count("\n") == 1
 
 
+def test_habits_of_showdowns_alone_are_refused(logs, tmp_path, capsys):
+    run("parse", logs, "--out", tmp_path / "hands")
+    run("select", tmp_path / "hands", "--out", tmp_path / "selected", "--cards", "showdown", "--min-hands", "1")
+    argv = ["prompts", str(tmp_path / "selected"), "--out", str(tmp_path / "prompts"), "--features", "habits"]
+    assert dispatch(argv) == 2 and "habits need every hand" in capsys.readouterr().err
+    assert dispatch([*argv[:-1], "spot"]) == 0
+
+
 def test_other_settings_want_another_folder(logs, tmp_path, capsys):
     stages(logs, tmp_path)
     assert dispatch(["prompts", str(tmp_path / "selected"), "--out", str(tmp_path / "prompts"), "--exact"]) == 2
