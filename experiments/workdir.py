@@ -147,9 +147,9 @@ def _with_entries(then: dict[str, Any], cls: type) -> dict[str, Any]:
     """Settings whose named entries, such as those of ``rewards``, have defaults where a field is younger than they."""
     found = dict(then)
     for name, hint in typing.get_type_hints(cls).items():
-        of = typing.get_args(hint)[1:]
-        if typing.get_origin(hint) is Mapping and dataclasses.is_dataclass(of[0]) and isinstance(then.get(name), dict):
-            found[name] = {key: _defaults(of[0]) | entry for key, entry in then[name].items()}
+        named = typing.get_args(hint)[1] if typing.get_origin(hint) is Mapping else None
+        if isinstance(named, type) and dataclasses.is_dataclass(named) and isinstance(then.get(name), dict):
+            found[name] = {key: _defaults(named) | entry for key, entry in then[name].items()}
     return found
 
 

@@ -220,6 +220,7 @@ def _rewarded(
     texts: list[list[str]],
     lengths: np.ndarray,
     ended: np.ndarray,
+    *,
     some: bool,
 ) -> list[Row]:
     found = [

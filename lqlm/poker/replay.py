@@ -73,8 +73,6 @@ def to_win(hand: Hand, decision: Decision) -> int:
         hand: the record; of it only the stacks at the beginning and the posts.
         decision: of its replay.
     """
-    if decision.legal.call == decision.bet - decision.bets[decision.seat]:
-        return decision.pot
     start, common = {seat.number: seat.stack for seat in hand.seats}, _common(hand)
     paid = {seat: start[seat] - stack - common.get(seat, 0) for seat, stack in decision.stacks.items()}
     own = paid[decision.seat] + decision.legal.call

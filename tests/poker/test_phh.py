@@ -78,6 +78,8 @@ currency_symbol = '$'
 """
 TO_THE_RIVER = "'p3 cbr 4', 'p1 cc', 'p2 cc', 'd db 2c3c4c', 'p1 cbr 35.75', 'p2 cc', 'p3 cc', 'd db 5c', 'p2 cc', \
 'p3 cbr 20', 'p2 cc', 'd db 9h', 'p2 cc', 'p3 cc', "
+CHECKED = "'p3 cbr 4', 'p1 f', 'p2 cc', 'd db 2c3c4c', 'p2 cc', 'p3 cc', 'd db 5c', 'p2 cc', 'p3 cc', 'd db 9h', \
+'p2 cc', 'p3 cc', "
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,8 @@ TO_THE_RIVER = "'p3 cbr 4', 'p1 cc', 'p2 cc', 'd db 2c3c4c', 'p1 cbr 35.75', 'p2
         (TO_THE_RIVER + "'p1 sm AcAd', 'p2 sm 7h6h', 'p3 sm KsKd'", None, {3: 12000, 4: 4000}, 0),
         (TO_THE_RIVER + "'p1 sm ????', 'p2 sm 8h8d', 'p3 sm 8s8c'", None, {1: 16000}, 0),  # a flush of five clubs
         (TO_THE_RIVER + "'p1 sm ????', 'p2 sm AhAd', 'p3 sm AsKd'", None, {4: 8000, 1: 8000}, 0),  # two straights
+        # The pot of 9.25 is split, and the odd cent is the first player's from the left of the button.
+        (CHECKED + "'p2 sm AhAd', 'p3 sm AsKd'", None, {4: 463, 1: 462}, 0),
     ],
 )
 def test_hands_of_public_collections(actions, winnings, won, rake):

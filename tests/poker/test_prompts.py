@@ -18,7 +18,7 @@ from lqlm.poker.answers import (
 from lqlm.poker.pokerstars import parse
 from lqlm.poker.profiles import Profiles
 from lqlm.poker.prompts import read_compact, read_prompt, read_terse, write_compact, write_prompt, write_terse
-from lqlm.poker.record import ActKind, Game, HandError, Limit, known_cards
+from lqlm.poker.record import ActKind, Game, HandError, Limit, PostKind, known_cards
 from lqlm.poker.replay import replay
 from lqlm.poker.state import Habits, Said, State, View, ViewConfig, names_of, state_of
 from lqlm.poker.told import Features, Spot, pot_odds
@@ -91,6 +91,17 @@ def test_a_prompt_is_read_back_into_its_state(state):
     assert read_prompt(write_prompt(state)) == state
     assert read_compact(write_compact(state)) == state
     assert read_terse(write_terse(state)) == state
+
+
+def test_the_blinds_of_fixed_limit_are_no_bets():
+    """Stakes are its bets, $2/$4 with blinds of 1 and 2, or less for the small one."""
+    hand = random_hand(5, game=Game.HOLDEM, limit=Limit.FIXED, known="all")
+    decision = replay(hand).decisions[0]
+    state = state_of(hand, decision, known_cards(hand)[decision.seat], ViewConfig())
+    unit = Decimal(1).scaleb(-hand.money.decimals)
+    posted = [post.amount for post in hand.posts if post.kind is PostKind.SMALL]
+    assert state.big == hand.stakes.small * unit and state.big < hand.stakes.big * unit
+    assert state.small == max(posted, default=hand.stakes.small // 2) * unit < state.big
 
 
 @settings(max_examples=60, deadline=None)

@@ -131,13 +131,19 @@ def test_equity_against_ranges_falls_where_a_raiser_is_taken_to_hold_much():
     raise AssertionError("nobody raised")
 
 
-def test_equity_against_ranges_depends_on_cards_and_ranges_alone():
+def test_equity_against_ranges_depends_on_cards_and_ranges_alone(monkeypatch):
     hand = played(2, RandomBot())
     decision = replay(hand).decisions[0]
     view = ViewConfig(features=("range-equity",), against=Assumption(others="20%"))
     both = [told.range_equity(hand, decision, hole, view.against) for hole in (cards("KsQs"), cards("QsKs"))]
     assert both[0] == both[1] == state_of(hand, decision, cards("KsQs"), view).features.range_equity
     assert both[0] < told.range_equity(hand, decision, cards("KsQs"), Assumption())
+    found = []
+    for ranges in (["30%", "random"], ["random", "30%"]):  # whoever sits where
+        monkeypatch.setattr(told, "assumed_ranges", lambda *args, ranges=ranges: ranges)
+        told._range_equity.cache_clear()
+        found.append(told.range_equity(hand, decision, cards("KsQs"), Assumption()))
+    assert found[0] == found[1]
 
 
 def test_a_command_is_told_what_a_config_tells():
