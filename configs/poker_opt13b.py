@@ -38,13 +38,8 @@ from typing import Any
 from experiments.configdict import as_config
 from experiments.pairs.settings import PairRunSettings
 from experiments.poker.ask import AskSettings
-from experiments.poker.pipeline_settings import (
-    EvaluateSettings,
-    LogSettings,
-    PipelineExperiment,
-    SelectSettings,
-    TrainSettings,
-)
+from experiments.poker.data_settings import LogSettings, SelectSettings
+from experiments.poker.pipeline_settings import EvaluateSettings, PipelineExperiment, TrainSettings
 from experiments.poker.tuning_settings import JudgeSettings, PairSettings, PPOStage
 from experiments.ppo.settings import RunSettings as PPORun
 from experiments.rollouts.settings import RewardSettings

@@ -13,13 +13,8 @@ Own logs:  configs/poker_pluribus.py:PATH  (folder, archive or file of PHH or Po
 
 from experiments.configdict import as_config
 from experiments.poker.ask import AskSettings
-from experiments.poker.pipeline_settings import (
-    EvaluateSettings,
-    LogSettings,
-    PipelineExperiment,
-    SelectSettings,
-    TrainSettings,
-)
+from experiments.poker.data_settings import LogSettings, SelectSettings
+from experiments.poker.pipeline_settings import EvaluateSettings, PipelineExperiment, TrainSettings
 from experiments.sft.settings import RunSettings, ScratchSettings
 from lqlm.adapters.configs import FullConfig
 from lqlm.optim.chains import OptimConfig

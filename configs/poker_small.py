@@ -18,13 +18,8 @@ from experiments.configdict import as_config
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
 from experiments.poker.ask import AskSettings
-from experiments.poker.pipeline_settings import (
-    EvaluateSettings,
-    LogSettings,
-    PipelineExperiment,
-    SelectSettings,
-    TrainSettings,
-)
+from experiments.poker.data_settings import LogSettings, SelectSettings
+from experiments.poker.pipeline_settings import EvaluateSettings, PipelineExperiment, TrainSettings
 from experiments.poker.self_play_settings import MatchSettings, SelfPlayRun, TableSettings
 from experiments.poker.tuning_settings import (
     AdaptSettings,

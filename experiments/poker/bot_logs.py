@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
+from experiments.poker.data_settings import LogSettings
 from experiments.poker.evaluate import AGENTS
-from experiments.poker.pipeline_settings import LogSettings
 from lqlm.io.disk import write_atomic
 from lqlm.poker.arena.match import DECK, stream
 from lqlm.poker.arena.table import deal, play_hand

@@ -11,12 +11,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from lqlm.poker import cards
-from lqlm.poker.arena.showdowns import BOARD, strengths
 from lqlm.poker.codec import field_from_json
 from lqlm.poker.phh_fields import Fields, load
+from lqlm.poker.phh_results import winnings
 from lqlm.poker.record import (
     Act,
     ActKind,
@@ -37,7 +35,7 @@ from lqlm.poker.record import (
     Table,
     Time,
 )
-from lqlm.poker.replay import Betting, Outcome, act, begin, next_street, outcome, validate
+from lqlm.poker.replay import Betting, act, begin, next_street, outcome, validate
 from lqlm.poker.units import canonical
 
 VARIANTS: dict[str, tuple[Game, Limit]] = {
@@ -116,12 +114,9 @@ def read_fields(data: dict[str, Any], table: str = "") -> Hand:
     hand = dataclasses.replace(hand, posts=_posts(hand, reader))
     hand = _play(hand, [str(words) for words in reader.need("actions")], reader)
     played = outcome(hand)
-    won = _collect(hand, played, data, reader)
+    won, rake = winnings(hand, played, order_of(hand), data, reader)
     paid = tuple(Collected(seat, won[seat]) for seat in order_of(hand) if won.get(seat))
-    rake = _pot(played) - sum(won.values()) if "finishing_stacks" not in data else 0
-    return dataclasses.replace(
-        hand, returned=played.returned, results=hand.results + paid, rake=max(rake, 0) if sum(won.values()) else 0
-    )
+    return dataclasses.replace(hand, returned=played.returned, results=hand.results + paid, rake=rake)
 
 
 def _variant(code: object) -> tuple[Game, Limit]:
@@ -245,49 +240,3 @@ def _act(state: Betting, seat: int, words: list[str], reader: Fields) -> Act:
         to = reader.amount(words[1])
         return Act(seat, ActKind.RAISE if bet else ActKind.BET, to, to - own == stack)
     raise HandError(f"action not understood: {' '.join(words)!r}")
-
-
-def _pot(played: Outcome) -> int:
-    return sum(pot.amount for pot in played.pots)
-
-
-def _collect(hand: Hand, played: Outcome, data: dict[str, Any], reader: Fields) -> dict[int, int]:
-    """Seat -> what it won, from the finishing stacks or the winnings; else by the rules, as if there were no rake.
-
-    What is missing from winnings is the rake.  Public collections leave winnings out at showdowns, and write zeros
-    where all others folded.
-    """
-    order = order_of(hand)
-    if "finishing_stacks" in data:
-        final = dict(zip(order, map(reader.amount, data["finishing_stacks"]), strict=True))
-        return {seat: final[seat] - played.stacks[seat] for seat in order}
-    told = dict(zip(order, map(reader.amount, data["winnings"]), strict=True)) if "winnings" in data else {}
-    if any(told.values()):
-        return told
-    if len(played.pots) == 1 and len(played.pots[0].seats) == 1:
-        return {played.pots[0].seats[0]: played.pots[0].amount}
-    return _settled(hand, played)
-
-
-def _settled(hand: Hand, played: Outcome) -> dict[int, int]:
-    """Seat -> what it wins by the cards that were shown; who mucked has lost, odd chips go to the first from the left.
-
-    Raises:
-        HandError: when the file does not show who won.
-    """
-    shown = {one.seat: one.cards for one in hand.results if isinstance(one, Shown) and one.cards}
-    if (
-        not hand.game.high_only
-        or len(hand.boards[0]) < BOARD
-        or any(not set(p.seats) & set(shown) for p in played.pots)
-    ):
-        raise HandError("the file tells neither finishing_stacks nor winnings nor the cards of a showdown")
-    holes, boards = np.asarray(list(shown.values())), np.tile(hand.boards[0], (len(shown), 1))
-    of, won = dict(zip(shown, strengths(holes, boards).tolist())), dict.fromkeys(shown, 0)
-    for pot in played.pots:
-        able = [seat for seat in order_of(hand) if seat in pot.seats and seat in shown]
-        best = [seat for seat in able if of[seat] == max(of[other] for other in able)]
-        each, odd = divmod(pot.amount, len(best))
-        for place, seat in enumerate(best):
-            won[seat] += each + (place < odd)
-    return won

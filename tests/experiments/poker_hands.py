@@ -3,7 +3,7 @@
 import pathlib
 
 from experiments.poker import bot_logs, parse, select
-from experiments.poker.pipeline_settings import LogSettings
+from experiments.poker.data_settings import LogSettings
 
 
 def select_hands(folder: pathlib.Path, sessions: int = 8, hands: int = 4, seats: int = 4) -> pathlib.Path:

@@ -11,7 +11,7 @@ from experiments.poker.__main__ import dispatch
 from experiments.poker.agent import AgentSettings, open_player
 from experiments.poker.ask import AskSettings
 from experiments.poker.bot_logs import write_logs
-from experiments.poker.pipeline_settings import LogSettings
+from experiments.poker.data_settings import LogSettings
 from experiments.settings import ModelSettings
 from lqlm.poker.policy import Shapes
 from lqlm.poker.told import NAMES

@@ -22,18 +22,11 @@ from experiments.poker.agent import AgentSettings, Player, open_player
 from experiments.poker.ask import AskSettings, Scorer
 from experiments.poker.bot_logs import play_session
 from experiments.poker.contestants import player as player_of
+from experiments.poker.data_settings import LogSettings, SelectSettings
 from experiments.poker.files import read_rows, write_rows
 from experiments.poker.pairs import as_legal, told_pairs, valued_pairs
 from experiments.poker.pipeline import _records_of
-from experiments.poker.pipeline_settings import (
-    LEARNED,
-    STAGES,
-    EvaluateSettings,
-    LogSettings,
-    PipelineExperiment,
-    SelectSettings,
-    TrainSettings,
-)
+from experiments.poker.pipeline_settings import LEARNED, STAGES, EvaluateSettings, PipelineExperiment, TrainSettings
 from experiments.poker.self_play_settings import MatchSettings, SelfPlayRun, TableSettings
 from experiments.poker.stages import run_stages
 from experiments.poker.tuning_settings import (
