@@ -3,10 +3,9 @@
 Command:   python -m experiments.poker pipeline --config configs/poker_small.py
 Hardware:  2 CPU cores, 2 GiB of memory.
 Minutes:   43, with nothing beside it but an editor's work.
-Expected:  one seed: SFT agrees with .828 of 7,243 held-out decisions (macro F1 .692; boosted trees .863, .787); over
-           10,000 hands a line it wins +561 +- 61 mbb a hand from a caller, -556 +- 451 from a random player; more than
-           that, in this order: reward model +1843 +- 832, +261 +- 483; PPO -249 +- 41, -302 +- 313; GRPO +20 +- 20,
-           +203 +- 215; self-play +18785 +- 680, +1981 +- 411.
+Expected:  seeds 0, 1, 2: SFT agrees with .828, .770, .773 of held-out decisions (boosted trees .863, .866, .859); over
+           10,000 hands a line, mbb a hand more than SFT from a caller: reward model +1843, -10, -2347; PPO -249, -121,
+           -349; GRPO +20, +20, +132; self-play +18785, +5174, +791; from a random player self-play +1981, +3120, +1827.
 Own logs:  configs/poker_small.py:PATH  (PokerStars text or PHH; a folder, an archive or a file, such as Pluribus's)
 
 The reward model prefers what wins more chips when the hand is played on (pairs.by "values"); "random" is PokerGPT's
