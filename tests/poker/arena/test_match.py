@@ -144,6 +144,21 @@ def test_the_bootstrap_draws_whole_clusters():
     assert (high - low) / 2 == pytest.approx(expected.half, rel=0.25)
 
 
+def test_the_bootstrap_of_few_clusters_covers_as_students_interval_does():
+    rng, found = np.random.default_rng(2), []
+    for values in rng.normal(size=(300, 7)):
+        sums = np.stack([values, np.ones(7)], 1)
+        ((low, high),) = bootstrap(sums, lambda total: total[:1] / total[1:], rng, 300)
+        found.append((low <= 0 <= high, (high - low) / 2 / mean_interval(values).half))
+    covered, width = np.mean(found, axis=0)
+    assert 0.91 < covered < 0.98 and 0.85 < width < 1.05  # plain percentiles: 0.87 and 0.72
+
+
+def test_one_cluster_says_nothing_of_its_spread():
+    found = bootstrap(np.ones((1, 2)), lambda total: total[:1] / total[1:], np.random.default_rng(0))
+    np.testing.assert_array_equal(found, [[-np.inf, np.inf]])
+
+
 def test_boards_to_come_are_all_where_few_and_fit_otherwise():
     board, gone = cards("2c3d4h"), cards("2c3d4hAsAhKsKh")
     every = boards_to_come(board, gone, np.random.default_rng(0), 10)
