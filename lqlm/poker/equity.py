@@ -17,15 +17,18 @@ from lqlm.poker.evaluator import check_cards
 from lqlm.poker.omaha import OMAHA_HOLES
 from lqlm.poker.showdown import (
     BOARD_SIZE,
+    BOARDS_PER_CALL,
     MOST_PLAYERS,
-    POT,
     ROWS_PER_CALL,
-    Tally,
     against_pairs,
     completions,
     runouts,
 )
 from lqlm.poker.tables import DECK_SIZE, PAIR_COUNT, pairs
+from lqlm.types import Array
+
+POT = math.lcm(*range(1, MOST_PLAYERS + 1))
+"""Units of a pot, so that every split of it is an integer: 2520."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,34 +50,34 @@ class Equity:
     deals: int
 
 
-@dataclasses.dataclass
-class Sums:
-    """Tallies added up on the host, in integers."""
+def counted(winners: Array | np.ndarray, players: int) -> np.ndarray:
+    """How often each set of players won together.
 
-    shares: np.ndarray
-    squares: np.ndarray
-    wins: np.ndarray
-    ties: np.ndarray
-    deals: int = 0
+    Args:
+        winners: int16 [deals], `winner_bits`.
+        players: 2 to 10.
 
-    @classmethod
-    def none(cls, players: int) -> "Sums":
-        """Of no deals."""
-        shares, wins, ties = (np.zeros(players, np.int64) for _ in range(3))
-        return cls(shares, np.zeros(players), wins, ties)
+    Returns:
+        int64 [2^players]; the first are the deals that do not count.
+    """
+    return np.bincount(np.asarray(winners), minlength=1 << players)
 
-    def add(self, more: Tally) -> None:
-        """The deals of one call."""
-        for field in dataclasses.fields(self):
-            setattr(self, field.name, getattr(self, field.name) + np.asarray(getattr(more, field.name)))
 
-    def equity(self, exact: bool) -> Equity:
-        """The means, and the standard error ``sqrt((mean x^2 - (mean x)^2) / (n - 1))``."""
-        deals = int(self.deals)
-        mean = self.shares / (POT * deals)
-        variance = np.maximum(self.squares / deals - mean * mean, 0.0)
-        error = np.zeros_like(mean) if exact else np.sqrt(variance / max(deals - 1, 1))
-        return Equity(mean, error, self.wins / deals, self.ties / deals, deals)
+def equity_of(counts: np.ndarray, exact: bool) -> Equity:
+    """The share of the pot of every player, ``x = [p won] / winners``, over counted deals.
+
+    Args:
+        counts: int64 [2^players] from `counted`.
+        exact: every deal is there; else the error is ``sqrt((mean x^2 - (mean x)^2) / (n - 1))``.
+    """
+    players, deals = len(counts).bit_length() - 1, int(counts[1:].sum())
+    won = np.arange(len(counts)) >> np.arange(players)[:, None] & 1
+    winners = won.sum(0)
+    shares = won * (POT // np.maximum(winners, 1))
+    mean = shares @ counts / (POT * deals)
+    variance = np.maximum((shares / POT) ** 2 @ counts / deals - mean * mean, 0.0)
+    error = np.zeros_like(mean) if exact else np.sqrt(variance / max(deals - 1, 1))
+    return Equity(mean, error, won @ (counts * (winners == 1)) / deals, won @ (counts * (winners > 1)) / deals, deals)
 
 
 def known_cards(hands: Sequence[Sequence[int]], board: Sequence[int], dead: Sequence[int]) -> np.ndarray:
@@ -114,12 +117,13 @@ def exact_equity(hands: Sequence[Sequence[int]], board: Sequence[int] = (), dead
     if not 2 <= len(hands) <= MOST_PLAYERS:
         raise UserError(f"the hands: {len(hands)}; between 2 and {MOST_PLAYERS} players can be compared")
     gone, missing = known_cards(hands, board, dead), BOARD_SIZE - len(board)
-    live, sums = DECK_SIZE - len(gone), Sums.none(len(hands))
+    live, counts = DECK_SIZE - len(gone), np.zeros(1 << len(hands), np.int64)
     positions = jnp.asarray(completions(live, missing))
     given = np.asarray(hands, np.int32), np.asarray(board, np.int32), gone
     for rows in calls(math.comb(live, missing), ROWS_PER_CALL):
-        sums.add(runouts(*given, positions, rows))
-    return sums.equity(exact=True)
+        winners = runouts(*given, positions, rows)
+        counts += counted(np.asarray(winners)[: rows[1] - rows[0]], len(hands))
+    return equity_of(counts, exact=True)
 
 
 def pair_equities(hole: Sequence[int], board: Sequence[int] = (), dead: Sequence[int] = ()) -> np.ndarray:
@@ -142,10 +146,10 @@ def pair_equities(hole: Sequence[int], board: Sequence[int] = (), dead: Sequence
     live = DECK_SIZE - len(gone)
     positions = jnp.asarray(completions(live, missing))
     given = np.asarray(hole, np.int32), np.asarray(board, np.int32), gone
-    won, tied, possible = np.asarray(
-        against_pairs(*given, positions, np.array([0, math.comb(live, missing)], np.int32))
-    )
-    return np.stack([won, tied, possible > 0]) / np.stack([np.maximum(possible, 1)] * 2 + [np.ones(PAIR_COUNT)])
+    found = np.zeros((2, PAIR_COUNT), np.int64)
+    for rows in calls(math.comb(live, missing), BOARDS_PER_CALL):
+        found += np.asarray(against_pairs(*given, positions, rows))
+    return np.stack([*(found / math.comb(live - 2, missing)), ~np.isin(pairs(), gone).any(axis=1)])
 
 
 def checked_weights(weights: np.ndarray, gone: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lqlm.errors import UserError
 from lqlm.poker.deals import deal_ranges
-from lqlm.poker.equity import Equity, Sums, calls, checked_weights, known_cards
+from lqlm.poker.equity import Equity, calls, checked_weights, counted, equity_of, known_cards
 from lqlm.poker.omaha import OMAHA_HOLES
 from lqlm.poker.showdown import MOST_PLAYERS, ROWS_PER_CALL, simulate
 from lqlm.poker.tables import PAIR_COUNT
@@ -39,18 +39,20 @@ def _play(
     random: int,
     holes: int,
     cfg: MonteCarloConfig,
-) -> Sums:
-    """Call `simulate` until all samples are drawn."""
+) -> np.ndarray:
+    """Call `simulate` until all samples are drawn, and count who won."""
     known = np.reshape(np.asarray(hands, np.int32), (-1, holes))
-    sums = Sums.none(len(hands) + len(ranges) + random)
+    players = len(hands) + len(ranges) + random
+    counts = np.zeros(1 << players, np.int64)
     for i, (start, stop) in enumerate(calls(cfg.samples, ROWS_PER_CALL)):
         own = jax.random.fold_in(key, i)
         # Always of one size, so that another number of samples compiles nothing.
         generator = np.random.default_rng(np.asarray(jax.random.key_data(own)))
         dealt = deal_ranges(ranges, int(stop - start), ROWS_PER_CALL + cfg.block, generator)
         rows = (own, known, dealt, np.asarray(board, np.int32), gone, stop - start)
-        sums.add(simulate(*rows, random=random, holes=holes, block=cfg.block))
-    return sums
+        winners = simulate(*rows, random=random, holes=holes, block=cfg.block)
+        counts += counted(np.asarray(winners)[: stop - start], players)
+    return counts
 
 
 def monte_carlo_equity(
@@ -93,9 +95,9 @@ def monte_carlo_equity(
         raise UserError(
             f"hands of {holes} cards with {len(ranges)} ranges: a hand has 2, 4, 5 or 6; a range is of pairs"
         )
-    sums = _play(key, hands, ranges, board, gone, kinds.count(2), holes, cfg)
-    if not sums.deals:
+    counts = _play(key, hands, ranges, board, gone, kinds.count(2), holes, cfg)
+    if not counts[1:].any():
         raise UserError("the ranges: no deal gave every player a hand of his range; widen them or draw more samples")
-    found, back = sums.equity(exact=False), np.argsort(order)
+    found, back = equity_of(counts, exact=False), np.argsort(order)
     ordered = {name: getattr(found, name)[back] for name in ("equity", "standard_error", "win", "tie")}
     return Equity(**ordered, deals=found.deals)

@@ -1,111 +1,63 @@
-"""Deals played to the end and counted: every completion of a board, or random deals, as pure jitted functions.
+"""Deals played to the end: every completion of a board, or random deals, as pure jitted functions.
 
-Rows of deals are worked through in blocks that stay in a core's cache.  In a block players and lanes are the axes, and
-barriers part what makes a value from what reads it: without them XLA would evaluate each hand again for each reader.
+What comes out is who wins each deal, one bit for each player, and nothing is added up here: a block of deals is one
+fused loop from the random bits, or the listed positions, to that one number.  Several results (shares, wins, ties)
+would have XLA evaluate every hand again for each: its CPU compiler drops optimization barriers before it fuses.
 Cards that are no deal are not looked for here: what they give is undefined (`lqlm.poker.equity` looks).
 """
 
 import functools
-import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from lqlm.poker.deals import card_at, draw, insert, pair_of, position_of, words_for
 from lqlm.poker.evaluator import Sets, join, strength_of_sets, suit_sets
 from lqlm.poker.omaha import omaha_strength_of_sets
-from lqlm.poker.tables import DECK_SIZE, PAIR_COUNT, pairs
+from lqlm.poker.tables import DECK_SIZE, pairs
 from lqlm.types import Array, Key
 
 BOARD_SIZE = 5
 MOST_PLAYERS = 10
-POT = math.lcm(*range(1, MOST_PLAYERS + 1))
-"""Units of a pot, so that every split of it is an integer: 2520."""
 ROWS_PER_CALL = 2**19
-"""Deals in one call of a jitted function: 2520 of them times this stays below 2^31."""
+"""Deals in one call of a jitted function."""
 ROWS_PER_BLOCK = 2**12
-"""Deals of an enumeration that are held at a time."""
+"""Deals of an enumeration that are held at a time: what a block works on stays in a core's cache."""
+BOARDS_PER_CALL = 2**15
+"""Boards in one call of `against_pairs`, whose two counts share 32 bits."""
 
 
-@struct.dataclass
-class Tally:
-    """What players won, summed over deals.
-
-    Attributes:
-        shares: int32 [players], in units of a 2520th of a pot.
-        squares: float32 [players], the sum of the squared shares of a pot.
-        wins: int32 [players], deals won alone.
-        ties: int32 [players], deals shared.
-        deals: int32 [], deals that count.
-
-    While sums are made every field has a last axis more: the lanes of a block.
-    """
-
-    shares: Array
-    squares: Array
-    wins: Array
-    ties: Array
-    deals: Array
-
-
-def tally(total: Tally, strengths: Array, counts: Array) -> Tally:
-    """Add a block of showdowns: ``share_p = [s_p = max_q s_q] / sum_q [s_q = max_r s_r]``.
-
-    Every lane of a block is summed by itself, without a reduction over lanes until `reduced`.
+def winner_bits(strengths: Sequence[Array]) -> Array:
+    """Who has the best hand, ``sum_p 2^p [s_p = max_q s_q]``; several bits where the pot is shared.
 
     Args:
-        total: the sums of each lane so far, `zero_tally`.
-        strengths: int32 [players, N].
-        counts: bool [N], the deals that count.
+        strengths: int32 [...] of each player, at most 15.
+
+    Returns:
+        int16 [...].
+
+    >>> int(winner_bits([jnp.int32(7), jnp.int32(3), jnp.int32(7)]))
+    5
     """
-    best = jax.lax.optimization_barrier(jnp.max(strengths, axis=0, keepdims=True))
-    several = jnp.sum((strengths == best).astype(jnp.float32), axis=0, keepdims=True)
-    several = jax.lax.optimization_barrier(jnp.where(counts[None], several, jnp.inf))
-    won = strengths == best
-    return Tally(
-        total.shares + jnp.where(won, POT / several, 0.0).astype(jnp.int32),
-        total.squares + jnp.where(won, 1.0 / (several * several), 0.0),
-        total.wins + (won & (several == 1.0)).astype(jnp.int32),
-        total.ties + (won & (several > 1.0) & (several < jnp.inf)).astype(jnp.int32),
-        total.deals + counts.astype(jnp.int32),
-    )
-
-
-def zero_tally(players: int, lanes: int) -> Tally:
-    """The sums of no deals, each lane by itself."""
-    counts = jnp.zeros((players, lanes), jnp.int32)
-    return Tally(counts, jnp.zeros((players, lanes), jnp.float32), counts, counts, jnp.zeros(lanes, jnp.int32))
-
-
-def reduced(total: Tally) -> Tally:
-    """The sums over all lanes."""
-    return jax.tree.map(lambda lanes: jnp.sum(lanes, axis=-1), total)
+    best = functools.reduce(jnp.maximum, strengths)
+    return sum(((s == best).astype(jnp.int16) << p for p, s in enumerate(strengths)), start=jnp.int16(0))
 
 
 def showdown(hole: Sequence[Array], board: Sets) -> Array:
-    """The strength of every player on full boards, by the rules of the number of hole cards.
+    """The strength of a player's hand on full boards, by the rules of the number of hole cards.
 
     Args:
-        hole: int32 [players, N] for each hole card.
-        board: the board's sets, [1, N].
+        hole: int32 [] or [N] for each hole card.
+        board: the board's sets, [] or [N].
 
     Returns:
-        int32 [players, N].
+        int32 [N].
     """
-    own, shared = suit_sets(hole), jax.lax.optimization_barrier(board)
     if len(hole) == 2:
-        return jax.lax.optimization_barrier(strength_of_sets(join(own, shared), 7))
-    return jax.lax.optimization_barrier(omaha_strength_of_sets(own, shared, len(hole), BOARD_SIZE))
-
-
-def board_sets(board: Array, drawn: Sequence[Array], lanes: int) -> Sets:
-    """The sets of a board in part known and in part drawn, [1, lanes]."""
-    sets = join(suit_sets(list(board)), suit_sets(list(drawn)))
-    a, b, c, d = (jnp.broadcast_to(ranks, (1, lanes)) for ranks in sets)
-    return a, b, c, d
+        return strength_of_sets(join(suit_sets(hole), board), 7)
+    return omaha_strength_of_sets(suit_sets(hole), board, len(hole), BOARD_SIZE)
 
 
 @functools.lru_cache(maxsize=4)
@@ -127,7 +79,7 @@ def completions(live: int, count: int) -> np.ndarray:
 
 
 @jax.jit
-def runouts(hands: Array, board: Array, dead: Array, positions: Array, rows: Array) -> Tally:
+def runouts(hands: Array, board: Array, dead: Array, positions: Array, rows: Array) -> Array:
     """Play known hands on listed completions of the board.
 
     Args:
@@ -136,20 +88,29 @@ def runouts(hands: Array, board: Array, dead: Array, positions: Array, rows: Arr
         dead: int32 [n], every card that is gone, hands and board among them, ascending.
         positions: uint8 [5 - len(board), N] from `completions`.
         rows: int32 [2], the first row to play, a multiple of the block, and the one after the last; at most 2^19.
+
+    Returns:
+        int16 [min(N, 2^19)], `winner_bits`; only the first ``rows[1] - rows[0]`` are asked for.
     """
-    players, lanes = len(hands), ROWS_PER_BLOCK
-    hole = [jnp.broadcast_to(card[:, None], (players, lanes)) for card in hands.T]
+    lanes, known = ROWS_PER_BLOCK, suit_sets(list(board))
+    first = rows[0] // lanes
 
-    def block(i: Array, total: Tally) -> Tally:
-        some = jax.lax.dynamic_slice_in_dim(positions, i * lanes, lanes, axis=1)
-        strengths = showdown(hole, board_sets(board, list(card_at(some, list(dead))), lanes))
-        return tally(total, strengths, i * lanes + jnp.arange(lanes, dtype=jnp.int32) < rows[1])
+    def block(i: Array, won: Array) -> Array:
+        some = jax.lax.dynamic_slice_in_dim(positions, (first + i) * lanes, lanes, axis=1)
+        full = join(known, suit_sets(list(card_at(some, list(dead)))))
+        return _put(won, winner_bits([showdown(list(hand), full) for hand in hands]), i, lanes)
 
-    return reduced(jax.lax.fori_loop(rows[0] // lanes, -(-rows[1] // lanes), block, zero_tally(players, lanes)))
+    blocks = -(-(rows[1] - rows[0]) // lanes)
+    return jax.lax.fori_loop(0, blocks, block, jnp.zeros(min(positions.shape[1], ROWS_PER_CALL), jnp.int16))
+
+
+def _put(won: Array, block: Array, i: Array, lanes: int) -> Array:
+    """Block i of all deals."""
+    return jax.lax.dynamic_update_slice_in_dim(won, jnp.broadcast_to(block, (lanes,)), i * lanes, axis=0)
 
 
 @jax.jit
-def against_pairs(hole: Array, board: Array, dead: Array, positions: Array, rows: Array) -> tuple[Array, Array, Array]:
+def against_pairs(hole: Array, board: Array, dead: Array, positions: Array, rows: Array) -> tuple[Array, Array]:
     """Play one hold'em hand against each of the 1326 pairs on listed completions of the board.
 
     Args:
@@ -157,24 +118,24 @@ def against_pairs(hole: Array, board: Array, dead: Array, positions: Array, rows
         board: int32 [0..5].
         dead: int32 [n], every card that is gone, the hole and the board among them, ascending.
         positions: uint8 [5 - len(board), N] from `completions`.
-        rows: int32 [2], the first row to play and the one after the last.
+        rows: int32 [2], the first row to play and the one after the last; at most 2^15.
 
     Returns:
-        int32 [1326] each: deals won, deals tied, deals possible; none for a pair that holds a card that is gone.
+        int32 [1326] each: deals won and deals tied; 0 for a pair that holds a card that is gone.
     """
     known, own, both = suit_sets(list(dead)), suit_sets(list(hole)), jnp.asarray(pairs())
     theirs = suit_sets([both[:, 0], both[:, 1]])
 
-    def one(i: Array, total: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def one(i: Array, found: Array) -> Array:
         new = suit_sets([card_at(at, list(dead)) for at in positions[:, i]])
         full = join(new, suit_sets(list(board)))
         mine, other = strength_of_sets(join(own, full), 7), strength_of_sets(join(theirs, full), 7)
         apart = functools.reduce(jnp.bitwise_or, [a & b for a, b in zip(theirs, join(known, new))]) == 0
-        found = (apart & (mine > other), apart & (mine == other), apart)
-        return jax.tree.map(lambda whole, more: whole + more.astype(jnp.int32), total, found)
+        result = jnp.where(mine > other, 1 << 16, jnp.where(mine == other, 1, 0))
+        return found + jnp.where(apart, result, 0)
 
-    nothing = jnp.zeros(PAIR_COUNT, jnp.int32)
-    return jax.lax.fori_loop(rows[0], rows[1], one, (nothing, nothing, nothing))
+    found = jax.lax.fori_loop(rows[0], rows[1], one, jnp.zeros(len(both), jnp.int32))
+    return found >> 16, found & 0xFFFF
 
 
 @functools.partial(jax.jit, static_argnames=("random", "holes", "block"))
@@ -189,8 +150,8 @@ def simulate(
     random: int,
     holes: int,
     block: int,
-) -> Tally:
-    """Deal what is unknown at random and count who wins: known hands, then ranges, then random hands.
+) -> Array:
+    """Deal what is unknown at random and see who wins: known hands, then ranges, then random hands.
 
     Ranges are dealt independently, and a deal in which two want the same card does not count, so that the deals that
     count have probability in proportion to the product of the weights.
@@ -201,35 +162,34 @@ def simulate(
         dealt: int16 [ranges, N] from `deal_ranges`, N at least `samples` in whole blocks; no pair has a dead card.
         board: int32 [0..5].
         dead: int32 [n], every card that is gone, hands and board among them, ascending.
-        samples: int32 [], deals to draw, at most 2^19.
+        samples: int32 [], deals to draw.
         random: players of whom nothing is known.
         holes: hole cards of a player.
         block: deals held at a time.
+
+    Returns:
+        int16 [N], `winner_bits`; no bit where a deal does not count; only the first `samples` are asked for.
     """
-    known, ranges, missing = len(hands), len(dealt), BOARD_SIZE - len(board)
-    live, cards = DECK_SIZE - len(dead), missing + random * holes
-    dead_cards = list(dead)
-    hands_N = jnp.broadcast_to(hands.T[:, :, None], (holes, known, block))
+    missing, gone_cards = BOARD_SIZE - len(board), list(dead)
+    live, count = DECK_SIZE - len(dead), missing + random * holes
 
-    def deals(i: Array, total: Tally) -> Tally:
-        bits = jax.random.bits(jax.random.fold_in(key, i), (words_for(cards), block), jnp.uint32)
-        bits = jax.lax.optimization_barrier(bits)
-        counts = i * block + jnp.arange(block, dtype=jnp.int32) < samples
-        gone: list[Array] = []
-        hole = list(hands_N)
-        for r in range(ranges):
-            pair = pair_of(jax.lax.dynamic_slice_in_dim(dealt[r], i * block, block))
-            hole = [jnp.concatenate([others, card[None]]) for others, card in zip(hole, pair)]
-            places = jax.lax.optimization_barrier([position_of(card, dead_cards) for card in pair])
-            counts = functools.reduce(jnp.bitwise_and, [at != other for at in places for other in gone], counts)
-            gone = jax.lax.optimization_barrier(insert(insert(gone, places[0]), places[1]))
-        drawn = draw(bits, live - 2 * ranges, cards)
-        drawn = [card_at(card_at(at, gone), dead_cards) for at in drawn]
-        if random:
-            hole = [jnp.concatenate([hole[j], jnp.stack(drawn[missing + j :: holes])]) for j in range(holes)]
-        if random or ranges:
-            hole = jax.lax.optimization_barrier(hole)
-        strengths = showdown(hole, board_sets(board, drawn[:missing], block))
-        return tally(total, strengths, counts)
+    def deals(i: Array, won: Array) -> Array:
+        bits = jax.random.bits(jax.random.fold_in(key, i), (words_for(count), block), jnp.uint32)
+        held = [pair_of(jax.lax.dynamic_slice_in_dim(some, i * block, block)) for some in dealt]
+        taken, counts = _taken([position_of(card, gone_cards) for pair in held for card in pair])
+        drawn = [card_at(card_at(at, taken), gone_cards) for at in draw(bits, live - 2 * len(held), count)]
+        full = join(suit_sets(list(board)), suit_sets(drawn[:missing]))
+        hole = [*(list(hand) for hand in hands), *held, *(drawn[j : j + holes] for j in range(missing, count, holes))]
+        bits_won = winner_bits([showdown(own, full) for own in hole])
+        return _put(won, jnp.where(counts, bits_won, jnp.int16(0)), i, block)
 
-    return reduced(jax.lax.fori_loop(0, -(-samples // block), deals, zero_tally(known + ranges + random, block)))
+    return jax.lax.fori_loop(0, -(-samples // block), deals, jnp.zeros(dealt.shape[1], jnp.int16))
+
+
+def _taken(places: Sequence[Array]) -> tuple[list[Array], Array]:
+    """The positions that players with ranges hold, ascending, and whether no two are the same."""
+    taken, apart = list[Array](), jnp.bool_(True)
+    for place in places:
+        apart = functools.reduce(jnp.bitwise_and, [place != other for other in taken], apart)
+        taken = insert(taken, place)
+    return taken, apart

@@ -14,9 +14,9 @@ from phevaluator import _pheval
 from lqlm.errors import UserError
 from lqlm.poker.cards import DECK, cards
 from lqlm.poker.deals import allotted, bounded, card_at, deal_ranges, draw, insert, pair_of, position_of, words_for
-from lqlm.poker.equity import exact_equity, pair_equities, range_equity
+from lqlm.poker.equity import counted, equity_of, exact_equity, pair_equities, range_equity
 from lqlm.poker.monte_carlo import MonteCarloConfig, monte_carlo_equity
-from lqlm.poker.showdown import completions, runouts, simulate
+from lqlm.poker.showdown import completions, runouts, simulate, winner_bits
 from lqlm.poker.tables import pair_index, pairs
 
 with warnings.catch_warnings():
@@ -162,8 +162,8 @@ def test_simulate_is_a_function_that_can_be_mapped():
     mapped = jax.vmap(one)(hands)
     for i, hand in enumerate(hands):
         alone = one(hand)
-        np.testing.assert_array_equal(mapped.shares[i], alone.shares)
-        np.testing.assert_array_equal(mapped.wins[i] + mapped.ties[i] <= mapped.deals[i], True)
+        np.testing.assert_array_equal(mapped[i], alone)
+        assert set(np.unique(alone[:2000])) == {1, 2, 3}  # he wins, the other does, both do
 
 
 def test_drawn_positions_are_uniform_and_without_repetition():
@@ -236,8 +236,19 @@ def test_rows_of_several_calls_add_up():
     positions = completions(47, 4)
     whole = runouts(hands, board, gone, positions, np.array([0, 178_365], np.int32))
     parts = [runouts(hands, board, gone, positions, np.array(r, np.int32)) for r in ([0, 40_960], [40_960, 178_365])]
-    np.testing.assert_array_equal(whole.shares, parts[0].shares + parts[1].shares)
-    assert int(whole.deals) == 178_365
+    np.testing.assert_array_equal(whole[:178_365], np.concatenate([parts[0][:40_960], parts[1][: 178_365 - 40_960]]))
+
+
+def test_bits_of_winners_are_counted_as_shares():
+    counts = counted(winner_bits([jnp.array([5, 2, 9, 1]), jnp.array([4, 2, 9, 3]), jnp.array([1, 0, 9, 3])]), 3)
+    found = equity_of(counts, exact=True)
+    np.testing.assert_allclose(
+        found.equity, [(1 + 1 / 2 + 1 / 3) / 4, (1 / 2 + 1 / 3 + 1 / 2) / 4, (1 / 3 + 1 / 2) / 4]
+    )
+    assert found.deals == 4 and found.win.tolist() == [1 / 4, 0, 0] and found.tie.tolist() == [1 / 2, 3 / 4, 1 / 2]
+    drawn = equity_of(counts + np.eye(8, dtype=int)[0] * 9, exact=False)  # nine deals that do not count
+    shares = np.array([1, 1 / 2, 1 / 3, 0])
+    assert drawn.deals == 4 and drawn.standard_error[0] == pytest.approx(shares.std(ddof=1) / 2)
 
 
 @pytest.mark.parametrize(
