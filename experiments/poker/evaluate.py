@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> None:
     unknown = sorted({*heroes, *options.opponents} - set(agents))
     if unknown:
         raise UserError(f"--heroes/--opponents: no bot or model {unknown[0]!r}; it is one of {', '.join(agents)}")
+    if options.than and options.than not in agents and not any(folder.glob(f"matches*/{options.than}_*")):
+        raise UserError(f"--than: {options.than!r} is no bot or model, and has no earlier line in {folder}")
     lines = measure.lines_of(heroes, options.opponents, options.seats)
     found: dict[str, list[Row]] = {"matches": [], "differences": []}
     for game in options.games:

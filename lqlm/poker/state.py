@@ -174,8 +174,8 @@ def state_of(
         views=views,
         pot=amount(decision.pot),
         legal=legal_words(decision.legal, decision.bet),
-        choices=tuple(_exact(hand, c) for c in choices(hand, legal, config)),
-        all_in=_exact(hand, legal.most) if is_all_in(decision, legal) else Decimal(0),
+        choices=tuple(_exact(hand, c) for c in choices(hand, decision, config)),
+        all_in=_exact(hand, legal.most) if is_all_in(decision) else Decimal(0),
         features=features,
     )
 
@@ -211,18 +211,24 @@ def legal_words(legal: Legal, bet: int) -> tuple[str, ...]:
     return (*words, "raise" if bet else "bet") if legal.most else tuple(words)
 
 
-def choices(hand: Hand, legal: Legal, config: ViewConfig) -> tuple[int, ...]:
-    """The totals to choose from for a bet or a raise: those choices that are allowed, else the least bet."""
+def choices(hand: Hand, decision: Decision, config: ViewConfig) -> tuple[int, ...]:
+    """The totals to choose from for a bet or a raise.
+
+    They are those choices that are allowed, else the least bet; and the greatest one where that is not all-in, such as
+    the whole pot in pot limit.
+    """
+    legal = decision.legal
     if not legal.most:
         return ()
     every = [blinds * hand.big_blind for blinds in config.choices]
-    return tuple(total for total in every if legal.least <= total <= legal.most) or (legal.least,)
+    inside = tuple(total for total in every if legal.least <= total <= legal.most) or (legal.least,)
+    return inside if is_all_in(decision) or legal.most in inside else (*inside, legal.most)
 
 
-def is_all_in(decision: Decision, legal: Legal) -> bool:
+def is_all_in(decision: Decision) -> bool:
     """Whether a bet of everything is allowed."""
     own = decision.bets[decision.seat] + decision.stacks[decision.seat]
-    return bool(legal.most) and legal.most == own
+    return decision.legal.most == own > 0
 
 
 def _habits(profile: Profile) -> Habits:

@@ -5,12 +5,13 @@
 
 Amounts are in big blinds.  Cards and board come first, then every seat from the left of the button on, "m" mine and "s"
 another's, with its actions as in :mod:`lqlm.poker.compact`; then the pot, the features, the legal words by their first
-letters ("k" is check), and the choices, "a" to "h" for :data:`lqlm.poker.state.CHOICES`, first and last of a run, and
-"A" for all-in.  What is usual is left out: the header of a no-limit hold'em game of 50/100 without a currency whose
-seats are numbered from 1 and begin with the small blind; the amount of a blind; and money that is what is left of 100
-big blinds.
+letters ("k" is check), and the choices, "a" to "h" for :data:`lqlm.poker.state.CHOICES`, first and last of a run,
+others as amounts, and "A" for all-in.  What is usual is left out: the header of a no-limit hold'em game of 50/100
+without a currency whose seats are numbered from 1 and begin with the small blind; the amount of a blind; and money
+that is what is left of 100 big blinds.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from decimal import Decimal
@@ -132,18 +133,17 @@ def _sizes(state: State, unit: _Unit) -> list[str]:
     if not state.choices:
         return [everything] if everything else []
     run = [choice * state.big for choice in CHOICES]
-    first = run.index(state.choices[0]) if state.choices[0] in run else -1
-    last = first + len(state.choices) - 1
-    if first >= 0 and tuple(run[first : last + 1]) == state.choices:
-        return [f"{_RUN[first]}{_RUN[last]}{everything}"]
-    return [",".join(map(unit.text, state.choices)) + everything]
+    first = run.index(state.choices[0]) if state.choices[0] in run else len(run)
+    length = len(list(itertools.takewhile(lambda both: both[0] == both[1], zip(run[first:], state.choices))))
+    named = [f"{_RUN[first]}{_RUN[first + length - 1]}"] if length else []
+    return [",".join([*named, *map(unit.text, state.choices[length:])]) + everything]
 
 
 _AMOUNT = r"\$?\d+(?:\.\d+)?"
 _FIRST = re.compile(r"(NL|PL|FL)(\w+) (\S+) (\d+(?:\.\d+)?)/(\d+(?:\.\d+)?) ([\d-]+) sb(\d+)")
 _SEAT = re.compile(rf"([sm])((?:/*[apfkcbr](?:{_AMOUNT})?)*)(?:=({_AMOUNT}))?(?:h(\d+(?::(?:\d+|-)){{4}}))?")
 _ACTION = re.compile(rf"(/*)([apfkcbr])({_AMOUNT})?")
-_SIZES = re.compile(rf"(?:([a-h])([a-h])|({_AMOUNT}(?:,{_AMOUNT})*))?(?:(A)({_AMOUNT})?)?")
+_SIZES = re.compile(rf"(?:([a-h])([a-h]))?((?:(?:^|,){_AMOUNT})*)(?:(A)({_AMOUNT})?)?")
 _REST = re.compile(
     rf"pot({_AMOUNT})(?: eq(\d+))?(?: req(\d+))?(?: odds(\d+))?(?: outs(\d+))?(?: draws:(\S+))?(?: made:(\S+))?"
     rf"(?: live(\d+) behind(\d+) raises(\d+) call({_AMOUNT}))? ([fkcbr]+)(?: (\S+))?"
@@ -246,9 +246,7 @@ def _read_sizes(text: str, mine: View, board: tuple[int, ...], unit: _Unit) -> t
     if found is None:
         raise ValueError
     everything = unit.read(found[5]) if found[5] else _everything(mine.money, mine.actions, len(board))
-    if found[1]:
-        run = CHOICES[_RUN.index(found[1]) : _RUN.index(found[2]) + 1]
-        choices = tuple(choice * unit.big for choice in run)
-    else:
-        choices = tuple(map(unit.read, found[3].split(","))) if found[3] else ()
+    run = CHOICES[_RUN.index(found[1]) : _RUN.index(found[2]) + 1] if found[1] else ()
+    more = found[3].removeprefix(",").split(",") if found[3] else ()
+    choices = (*(choice * unit.big for choice in run), *map(unit.read, more))
     return choices, everything if found[4] else Decimal(0)

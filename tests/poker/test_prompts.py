@@ -268,9 +268,16 @@ def test_the_wrong_number_of_cards():
         state_of(hand, decision, cards.cards("AhKdQs"), ViewConfig())
 
 
-def test_choices_are_within_what_is_legal():
-    hand = random_hand(5, game=Game.HOLDEM, limit=Limit.NO_LIMIT, known="all")
+@pytest.mark.parametrize(
+    ("game", "limit"), [(Game.HOLDEM, Limit.NO_LIMIT), (Game.OMAHA, Limit.POT_LIMIT), (Game.HOLDEM, Limit.FIXED)]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_choices_are_within_what_is_legal_and_hold_the_greatest(game, limit, seed):
+    hand = random_hand(seed, game=game, limit=limit, known="all")
     for decision in replay(hand).decisions:
         state = state_of(hand, decision, known_cards(hand)[decision.seat], ViewConfig())
         limits = [Decimal(bound).scaleb(-hand.money.decimals) for bound in (decision.legal.least, decision.legal.most)]
         assert all(limits[0] <= choice <= limits[1] for choice in state.choices)
+        if decision.legal.most:  # the table offers it, so the prompt must name it
+            assert limits[1] == (state.all_in or max(state.choices))
+        assert read_terse(write_terse(state)) == read_compact(write_compact(state)) == state
