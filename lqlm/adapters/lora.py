@@ -4,6 +4,8 @@
 beside the base, so that an optimizer and a checkpoint never see the base; several of them may share it.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -96,8 +98,33 @@ def apply_lora(x: Array, lora: Lora, key: Key | None = None, layer: Array | None
 
 def _low_rank(x: Array, lora: Lora) -> Array:
     x = pooled(x, lora.group) if lora.group else x
-    out = x @ lora.a.astype(x.dtype) @ lora.b.astype(x.dtype)
+    out = thin(thin(x, lora.a.astype(x.dtype)), lora.b.astype(x.dtype))
     return out if lora.bias is None else out + jnp.expand_dims(lora.bias, range(x.ndim - 1)).astype(x.dtype)
+
+
+@jax.custom_vjp
+def thin(x: Array, w: Array) -> Array:
+    """``x @ w`` for a matrix with one short side; its gradient ``x^T dy`` transposes the narrower operand.
+
+    Left to itself, JAX asks for the transpose of whichever comes second, and XLA's CPU compiler recomputes all that led
+    to it column by column: a quarter of an update's time with adapters of rank 16.
+
+    Args:
+        x: [..., in].
+        w: [in, out], of the same dtype.
+    """
+    return x @ w
+
+
+def _thin_backward(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, w = kept
+    rows = tuple(range(x.ndim - 1))
+    over_rows = functools.partial(jax.lax.dot_general, dimension_numbers=((rows, rows), ((), ())))
+    dw = over_rows(x, dy) if w.shape[0] <= w.shape[1] else over_rows(dy, x).T
+    return dy @ w.T, dw
+
+
+thin.defvjp(lambda x, w: (x @ w, (x, w)), _thin_backward)
 
 
 def apply_dora(

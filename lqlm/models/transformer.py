@@ -14,6 +14,7 @@ from lqlm.models.layers import attention, norm
 from lqlm.models.masks import positions_of, rows_seen, segment_positions, visible
 from lqlm.models.remat import Remat
 from lqlm.models.virtual import embed, extended, prefix_caches, prefix_length, prompt_length, with_prefix
+from lqlm.quant.matmul import matmul
 from lqlm.types import Array, Key, PyTree
 
 
@@ -95,6 +96,9 @@ def hidden_and_keys(
 
 
 def logits(base: PyTree, hidden: Array) -> Array:
-    """Scores over the vocabulary, float32 ``[..., V]``; a model without ``head`` uses its embedding (tied)."""
+    """Scores over the vocabulary, float32 ``[..., V]``; a model without ``head`` uses its embedding (tied).
+
+    With a head in bfloat16 operands are rounded to it in both passes, and sums are float32.
+    """
     head = base["head"] if "head" in base else base["embed"].T
-    return jnp.matmul(hidden.astype(head.dtype), head, preferred_element_type=jnp.float32)
+    return matmul(hidden.astype(jnp.float32), head)

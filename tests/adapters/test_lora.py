@@ -13,7 +13,7 @@ import pytest
 
 from lqlm.adapters.configs import LINEARS, LoraConfig, target_names
 from lqlm.adapters.init import init_lora
-from lqlm.adapters.lora import Lora, apply_lora
+from lqlm.adapters.lora import Lora, apply_lora, thin
 from lqlm.adapters.merge import merge
 from lqlm.errors import UserError
 from lqlm.models.transformer import forward
@@ -223,3 +223,30 @@ def test_config_is_hashable_and_frozen():
     assert hash(LoraConfig()) == hash(LoraConfig())
     with pytest.raises(dataclasses.FrozenInstanceError):
         LoraConfig().rank = 3
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(12, 3), (3, 12), (4, 4), (5, 1)])
+@pytest.mark.parametrize("lead", [(), (6,), (2, 5)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_thin_products_have_the_gradients_of_a_product(inputs, outputs, lead, dtype):
+    rng = np.random.default_rng(0)
+    x, w, dy = (
+        jnp.asarray(rng.standard_normal(s), dtype) for s in ((*lead, inputs), (inputs, outputs), (*lead, outputs))
+    )
+    value, pull = jax.vjp(thin, x, w)
+    expected, plain = jax.vjp(jnp.matmul, x, w)
+    chex.assert_trees_all_equal_shapes_and_dtypes((value, pull(dy)), (expected, plain(dy)))
+    close = {"atol": 1e-5} if dtype == jnp.float32 else {"rtol": 2e-2, "atol": 5e-2}
+    chex.assert_trees_all_close((value, jax.jit(pull)(dy)), (expected, plain(dy)), **close)
+
+
+def test_an_adapters_gradient_transposes_no_wide_operand():
+    """XLA computes what is transposed again column by column, with all that led to it."""
+    lora = Lora(a=jnp.ones((48, 4)), b=jnp.ones((4, 80)), scaling=1.0)
+
+    def loss(lora, x):
+        return jnp.sum(jnp.tanh(apply_lora(jax.nn.silu(x), lora)) ** 2)
+
+    text = jax.jit(jax.grad(loss)).lower(lora, jnp.ones((1, 33, 48))).compile().as_text()
+    for wide in ("f32[48,33]", "f32[80,33]", "f32[33,48]{0,1}", "f32[33,80]{0,1}"):
+        assert wide not in text

@@ -134,7 +134,10 @@ def test_names_that_are_taken_or_missing(model, tmp_path, capsys):
         (["--models", f"call={model}"], "'call' is taken"),
         (["--models", f"x={tmp_path / 'none'}"], "no such file"),
         (["--heroes", "nobody"], "no bot or model 'nobody'"),
-        (["--heroes", "call", "tight", "--than", "thight"], "--than: 'thight' is no bot or model, and has no earlier line"),
+        (
+            ["--heroes", "call", "tight", "--than", "thight"],
+            "--than: 'thight' is no bot or model, and has no earlier line",
+        ),
     ):
         assert run(tmp_path / "out", *argv)[0] == 2
         assert said in capsys.readouterr().err
