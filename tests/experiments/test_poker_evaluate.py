@@ -136,7 +136,7 @@ def test_names_that_are_taken_or_missing(model, tmp_path, capsys):
         (["--heroes", "nobody"], "no bot or model 'nobody'"),
         (
             ["--heroes", "call", "tight", "--than", "thight"],
-            "--than: 'thight' is no bot or model, and has no earlier line",
+            "--than: 'thight' is no bot or model",
         ),
     ):
         assert run(tmp_path / "out", *argv)[0] == 2

