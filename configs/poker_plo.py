@@ -2,7 +2,7 @@
 
 Command:   python -m experiments.poker pipeline --config configs/poker_plo.py
 Hardware:  2 CPU cores, 2 GiB of memory.
-Minutes:   62 beside tests on the same two cores (32 of processor time).
+Minutes:   32 of processor time; by the clock it was not timed alone.
 Expected:  one seed, 7,731 held-out decisions: SFT .818 and macro F1 .630 (trees with cards and equity .873 and .762),
            GRPO .819 and .631; 10,000 hands a line, mbb a hand: SFT -935 +- 267 against a random player, +217 +- 35
            against a caller; GRPO +132 +- 139 and +0 +- 14 more.
