@@ -25,7 +25,7 @@ ROWS_PER_CALL = 2**19
 """Deals in one call of a jitted function."""
 ROWS_PER_BLOCK = 2**12
 """Deals of an enumeration that are held at a time: what a block works on stays in a core's cache."""
-BOARDS_PER_CALL = 2**15
+BOARDS_PER_CALL = 2**14
 """Boards in one call of `against_pairs`, whose two counts share 32 bits."""
 
 
@@ -118,7 +118,7 @@ def against_pairs(hole: Array, board: Array, dead: Array, positions: Array, rows
         board: int32 [0..5].
         dead: int32 [n], every card that is gone, the hole and the board among them, ascending.
         positions: uint8 [5 - len(board), N] from `completions`.
-        rows: int32 [2], the first row to play and the one after the last; at most 2^15.
+        rows: int32 [2], the first row to play and the one after the last; at most 2^14.
 
     Returns:
         int32 [1326] each: deals won and deals tied; 0 for a pair that holds a card that is gone.

@@ -16,7 +16,7 @@ from lqlm.poker.cards import DECK, cards
 from lqlm.poker.deals import allotted, bounded, card_at, deal_ranges, draw, insert, pair_of, position_of, words_for
 from lqlm.poker.equity import counted, equity_of, exact_equity, pair_equities, range_equity
 from lqlm.poker.monte_carlo import MonteCarloConfig, monte_carlo_equity
-from lqlm.poker.showdown import completions, runouts, simulate, winner_bits
+from lqlm.poker.showdown import BOARDS_PER_CALL, against_pairs, completions, runouts, simulate, winner_bits
 from lqlm.poker.tables import pair_index, pairs
 
 with warnings.catch_warnings():
@@ -277,3 +277,10 @@ def test_bad_input_is_said_in_one_line(call, message):
 def test_the_numbering_is_that_of_the_peers():
     assert [_pheval.evaluate_5cards(*cards(text)) for text in ("AsKsQsJsTs", "7c5d4h3s2c")] == [1, 7462]
     assert all(eval7.Card(text) for text in DECK)
+
+
+def test_counts_of_a_whole_call_fit():
+    hole, board = np.array(cards("AsAh"), np.int32), np.array(cards("AdAc7h2s"), np.int32)
+    gone, rows = np.sort(np.append(hole, board)), np.array([0, BOARDS_PER_CALL], np.int32)
+    won, tied = against_pairs(hole, board, gone, np.zeros((1, BOARDS_PER_CALL), np.uint8), rows)
+    assert set(np.unique(won)) == {0, BOARDS_PER_CALL} and not np.asarray(tied).any()  # quads, again and again
