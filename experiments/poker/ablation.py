@@ -20,7 +20,7 @@ from experiments.poker.contestants import player
 from experiments.poker.evaluate_tables import match_line
 from experiments.poker.files import fingerprint, read_rows, stamp, write_rows
 from experiments.poker.measure import Row
-from experiments.poker.pairs import READERS, as_legal, spread
+from experiments.poker.pairs import as_legal, spread
 from experiments.poker.pipeline_settings import LEARNED, PipelineExperiment
 from lqlm.generation.rollout import round_up
 from lqlm.io.disk import write_atomic, write_streamed
@@ -29,6 +29,7 @@ from lqlm.poker.arena import agreement as agree
 from lqlm.poker.arena.features import DecisionTable
 from lqlm.poker.policy import legal_answers
 from lqlm.poker.record import HandError
+from lqlm.poker.templates import TEMPLATES
 
 ROWS, TABLE = "ablation.json", "ablation.txt"
 Prediction = tuple[str, np.ndarray, np.ndarray]
@@ -153,7 +154,7 @@ def texts(settings: PipelineExperiment, contestant: Player, asked: Sequence[str]
 
 def is_offered(text: str, prompt: str, template: str) -> bool:
     """Whether a text is one of the answers that the prompt offers."""
-    state = READERS[template](prompt)
+    state = TEMPLATES[template].read(prompt)
     try:
         return as_legal(read_answer(text), state) in legal_answers(state)
     except HandError:
@@ -162,7 +163,7 @@ def is_offered(text: str, prompt: str, template: str) -> bool:
 
 def seconds_per_decision(contestant: Player, asked: Sequence[str]) -> float:
     """Seconds for the scores of all legal answers to one prompt, asked one by one, nothing left to compile."""
-    read = READERS[contestant.settings.ask.template]
+    read = TEMPLATES[contestant.settings.ask.template].read
     one = contestant.agent().score
     answers = [tuple(map(write_answer, legal_answers(read(prompt)))) for prompt in asked]
     for _ in range(2):

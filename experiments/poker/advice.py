@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.poker import ask
 from experiments.poker.agent import AgentSettings, open_player
-from experiments.poker.ask import AskSettings
 from experiments.poker.play_game import name_of
-from experiments.poker.prompts import TEMPLATES
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
 from lqlm.poker.arena.assumed import USUAL, Assumption, call_value, estimate
@@ -23,7 +22,6 @@ from lqlm.poker.explain import explain
 from lqlm.poker.facts import Facts, facts_of
 from lqlm.poker.record import Act, Hand
 from lqlm.poker.replay import Decision, to_win
-from lqlm.poker.state import CHOICES
 from lqlm.poker.told import NAMES
 
 ETHICS = (
@@ -137,16 +135,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say who advises."""
     parser.add_argument("--model", default="", help="folder of a model (model.safetensors, or what it quantizes)")
     parser.add_argument("--adapter", default="", help="folder of a PEFT adapter of that model")
-    parser.add_argument("--template", choices=sorted(TEMPLATES), default=AskSettings().template, help="of prompts")
     told = [name for name in NAMES if name != "habits"]  # which need the hands before
-    parser.add_argument("--features", nargs="*", choices=told, default=[], help="what its prompts tell besides")
-    parser.add_argument("--no-rounding", action="store_true", help="its prompts have amounts as they are")
-    parser.add_argument("--choices", nargs="+", type=int, default=list(CHOICES), help="its bets in big blinds")
-    parser.add_argument("--style", default="", help='what its prompts request, such as "aggressive"')
+    ask.add_arguments(parser, ask.AskSettings().template, told)
     parser.add_argument("--chat", action="store_true", help="ask in the model's chat template")
     parser.add_argument("--quantize", action="store_true", help="hold the model in 4 bits")
-    parser.add_argument("--raisers", default=USUAL.raisers, help="range of those who bet or raised: 30%%, 22+,AJ+")
-    parser.add_argument("--others", default=USUAL.others, help="range of the others who are in")
     parser.add_argument("--samples", type=int, default=Adviser().samples, help="deals for an equity")
 
 
@@ -160,18 +152,8 @@ def model_of(options: argparse.Namespace) -> Agent | None:
         if options.adapter:
             raise UserError("--adapter needs --model: the folder of the model that it adapts")
         return None
-    ask = AskSettings(
-        template=options.template,
-        chat=options.chat,
-        round_up=not options.no_rounding,
-        choices=tuple(options.choices),
-        features=tuple(options.features),
-        style=options.style,
-        raisers=options.raisers,
-        others=options.others,
-    )
     model = ModelSettings(source=options.model, quantize=options.quantize)
-    return open_player(AgentSettings(model, options.adapter, ask)).agent()
+    return open_player(AgentSettings(model, options.adapter, ask.ask_of(options))).agent()
 
 
 def adviser_of(options: argparse.Namespace, agent: Agent | None) -> Adviser:

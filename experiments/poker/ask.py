@@ -1,5 +1,6 @@
 """What a model is asked: a decision in words, in the tokens that it was trained on, and its scores of the answers."""
 
+import argparse
 import dataclasses
 import typing
 from collections.abc import Iterable, Sequence
@@ -7,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.poker.prompts import ANSWERS, TEMPLATES
 from lqlm.generation.rollout import check_context
 from lqlm.poker.answers import read_answer
 from lqlm.poker.arena.assumed import USUAL, Assumption
 from lqlm.poker.policy import Question, Score, Shapes, score_questions
 from lqlm.poker.state import CHOICES, State, ViewConfig
+from lqlm.poker.templates import TEMPLATES
 from lqlm.poker.told import check_names
 from lqlm.tasks.instructions import Tokenizer, tokenize
 from lqlm.tasks.records import InstructionConfig
@@ -34,6 +35,7 @@ class AskSettings:
         style: a request that every prompt makes, such as "aggressive"; empty: none.
         raisers: for range-equity, what those hold who bet or raised (:mod:`lqlm.poker.ranges`).
         others: and what the others hold who are in.
+        canonical: cards in one order with suits by one rule (:func:`lqlm.poker.cards.canonical`), not as dealt.
     """
 
     template: typing.Literal["compact", "paper", "terse"] = "compact"
@@ -44,6 +46,7 @@ class AskSettings:
     style: str = ""
     raisers: str = USUAL.raisers
     others: str = USUAL.others
+    canonical: bool = False
 
     def __post_init__(self) -> None:
         """Refuse features that are not known, and what is no range."""
@@ -53,7 +56,8 @@ class AskSettings:
     @property
     def view(self) -> ViewConfig:
         """What is shown, and how."""
-        return ViewConfig(self.round_up, self.choices, self.features, self.style, Assumption(self.raisers, self.others))
+        against = Assumption(self.raisers, self.others)
+        return ViewConfig(self.round_up, self.choices, self.features, self.style, against, self.canonical)
 
     @property
     def arguments(self) -> list[str]:
@@ -61,11 +65,12 @@ class AskSettings:
         argv = ["--template", self.template, "--choices", *map(str, self.choices)]
         argv += ["--features", *self.features, "--raisers", self.raisers, "--others", self.others]
         argv += ["--style", self.style] if self.style else []
-        return argv if self.round_up else [*argv, "--no-rounding"]
+        argv += [] if self.round_up else ["--no-rounding"]
+        return [*argv, "--canonical"] if self.canonical else argv
 
     def prompt(self, state: State) -> str:
         """The prompt of a state."""
-        return TEMPLATES[self.template](state)
+        return TEMPLATES[self.template].write(state)
 
     def record(self, prompt: str, completion: str) -> dict[str, Any]:
         """Prompt and answer as a record of experiments.sft."""
@@ -114,7 +119,7 @@ class Scorer:
         Raises:
             UserError: when the model cannot hold so many.
         """
-        tails = [self.tail(prompt, ANSWERS[self.ask.template](read_answer(answer))) for answer in answers]
+        tails = [self.tail(prompt, TEMPLATES[self.ask.template].answer(read_answer(answer))) for answer in answers]
         tokens = self.head(prompt)
         check_context(len(tokens), max(map(len, tails)), self.limit, "a prompt of the table")
         return Question(tokens, tails)
@@ -139,3 +144,36 @@ def tokens_of(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int], 
     (example,) = tokenize("poker", record, tokenizer, NO_LIMIT_OF_TOKENS).examples
     first = int(example.targets.argmax())
     return example.tokens[:first].tolist(), example.tokens[first:].tolist()
+
+
+def add_arguments(parser: argparse.ArgumentParser, template: str, features: Sequence[str]) -> None:
+    """The options of a command that say how decisions are put into words.
+
+    Args:
+        parser: to add them to.
+        template: the default.
+        features: what can be told besides.
+    """
+    parser.add_argument("--template", choices=sorted(TEMPLATES), default=template, help="of prompts")
+    parser.add_argument("--features", nargs="*", choices=features, default=[], help="what prompts tell besides")
+    parser.add_argument("--no-rounding", action="store_true", help="amounts as they are, not in whole big blinds")
+    parser.add_argument("--choices", nargs="+", type=int, default=list(CHOICES), help="bets in big blinds")
+    parser.add_argument("--style", default="", help='a request that every prompt makes, such as "aggressive"')
+    parser.add_argument("--canonical", action="store_true", help="cards in one order, suits by one rule")
+    parser.add_argument("--raisers", default=USUAL.raisers, help="range of those who bet or raised: 30%%, 22+,AJ+")
+    parser.add_argument("--others", default=USUAL.others, help="range of the others who are in")
+
+
+def ask_of(options: argparse.Namespace) -> AskSettings:
+    """What such options say; ``chat`` where the command has that option too."""
+    return AskSettings(
+        template=options.template,
+        chat=getattr(options, "chat", False),
+        round_up=not options.no_rounding,
+        choices=tuple(options.choices),
+        features=tuple(options.features),
+        style=options.style,
+        raisers=options.raisers,
+        others=options.others,
+        canonical=options.canonical,
+    )

@@ -10,21 +10,17 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from experiments.poker.ask import AskSettings
-from experiments.poker.prompts import ANSWERS
 from experiments.poker.tuning_settings import PairSettings
 from lqlm.errors import UserError
 from lqlm.poker.answers import Answer, read_answer, write_answer
 from lqlm.poker.policy import legal_answers
-from lqlm.poker.prompts import read_compact, read_prompt
 from lqlm.poker.state import State
-from lqlm.poker.terse import read_terse
+from lqlm.poker.templates import TEMPLATES
 from lqlm.tasks.base import Task
 from lqlm.tasks.poker import big_blinds
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
-READERS: dict[str, Callable[[str], State]] = {"paper": read_prompt, "compact": read_compact, "terse": read_terse}
-"""Template -> what reads its prompts back."""
 
 
 class Two(NamedTuple):
@@ -106,7 +102,7 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
 
 def two_of(prompt: str, completion: str, ask: AskSettings, seed: int, number: int) -> Two | None:
     """The player's answer and one drawn from the other legal ones; None where nothing else was legal."""
-    state = READERS[ask.template](prompt)
+    state = TEMPLATES[ask.template].read(prompt)
     own = as_legal(read_answer(completion), state)
     others = [answer for answer in legal_answers(state) if answer != own]
     if not others:
@@ -123,7 +119,7 @@ def as_legal(answer: Answer, state: State) -> Answer:
 def record(ask: AskSettings, two: Two, *, own_is_better: bool) -> Row:
     """A pair in the words and the form of supervised fine-tuning."""
     sides = (two.own, two.other) if own_is_better else (two.other, two.own)
-    good, bad = (ask.record(two.prompt, ANSWERS[ask.template](answer)) for answer in sides)
+    good, bad = (ask.record(two.prompt, TEMPLATES[ask.template].answer(answer)) for answer in sides)
     if "messages" not in good:
         return {"prompt": good["prompt"], "chosen": good["completion"], "rejected": bad["completion"]}
     return {"prompt": good["messages"][:-1], "chosen": good["messages"][-1:], "rejected": bad["messages"][-1:]}

@@ -7,25 +7,19 @@ import argparse
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from experiments.poker.ask import add_arguments, ask_of
 from experiments.poker.files import SUMMARY, fingerprint, finish, finished, read_rows, shards, stamp, write_rows
 from experiments.poker.select import PARTS
 from lqlm.errors import UserError
-from lqlm.poker import answers, cards, prompts, state, told
-from lqlm.poker.arena.assumed import USUAL, Assumption
+from lqlm.poker import answers, cards, state, told
 from lqlm.poker.codec import from_json
 from lqlm.poker.profiles import Profiles
 from lqlm.poker.record import Hand, player_of
 from lqlm.poker.replay import Decision, replay
-
-TEMPLATES: dict[str, Callable[[state.State], str]] = {
-    "paper": prompts.write_prompt,
-    "compact": prompts.write_compact,
-    "terse": prompts.write_terse,
-}
-ANSWERS = {"paper": answers.write_answer, "compact": answers.write_short, "terse": answers.write_short}
+from lqlm.poker.templates import TEMPLATES
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,16 +58,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.poker prompts", description=__doc__)
     parser.add_argument("selected", help="folder that select wrote")
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--template", choices=sorted(TEMPLATES), default="paper")
+    add_arguments(parser, "paper", told.NAMES)
     parser.add_argument("--exact", action="store_true", help="answer with the log's amounts, not the nearest choice")
-    parser.add_argument("--no-rounding", action="store_true", help="show amounts as they are, not in whole big blinds")
-    parser.add_argument("--choices", nargs="+", type=int, default=list(state.CHOICES), help="bets in big blinds")
-    parser.add_argument("--features", nargs="*", choices=told.NAMES, default=[], help="what is told besides")
-    parser.add_argument(
-        "--raisers", default=USUAL.raisers, help="range-equity: of those who bet or raised: 30%%, 22+,AJ+"
-    )
-    parser.add_argument("--others", default=USUAL.others, help="range-equity: of the others who are in")
-    parser.add_argument("--style", default="", help='a request such as "aggressive"')
     parser.add_argument("--tiers", nargs="*", default=[], help="only players of these tiers")
     return parser.parse_args(argv)
 
@@ -86,7 +72,7 @@ def rows(file: pathlib.Path, options: argparse.Namespace, actions: Counter[str])
         options: of the command line.
         actions: counts of the true actions, added to.
     """
-    profiles = Profiles()
+    profiles, view = Profiles(), ask_of(options).view
     for row in read_rows(file):
         hand = from_json(row["hand"])
         played = replay(hand)
@@ -95,23 +81,16 @@ def rows(file: pathlib.Path, options: argparse.Namespace, actions: Counter[str])
             known = row["known"].get(str(decision.seat))
             if known and (not options.tiers or known["tier"] in options.tiers):
                 held = cards.cards(known["cards"])
-                seen = state.state_of(hand, decision, held, view(options), profiles=habits)
+                seen = state.state_of(hand, decision, held, view, profiles=habits)
                 actions[state.word_of(decision.act)] += 1
                 yield {"session": row["session"]} | _row(hand, decision, known, options, seen)
         profiles.add(hand, played)
 
 
-def view(options: argparse.Namespace) -> state.ViewConfig:
-    """What the options show, and how."""
-    features, style = tuple(options.features), options.style
-    against = Assumption(options.raisers, options.others)
-    return state.ViewConfig(not options.no_rounding, tuple(options.choices), features, style, against)
-
-
 def _row(
     hand: Hand, decision: Decision, known: dict[str, Any], options: argparse.Namespace, seen: state.State
 ) -> dict[str, Any]:
-    decimals = hand.money.decimals
+    decimals, template = hand.money.decimals, TEMPLATES[options.template]
     exact = answers.exact_answer(decision, decimals)
     said = exact if options.exact else answers.chosen_answer(decision, decimals, seen)
     return {
@@ -123,8 +102,8 @@ def _row(
         "mbb": known.get("mbb"),
         "action": exact.word,
         "amount": str(exact.amount),
-        "prompt": TEMPLATES[options.template](seen),
-        "completion": ANSWERS[options.template](said),
+        "prompt": template.write(seen),
+        "completion": template.answer(said),
     }
 
 

@@ -1,5 +1,6 @@
 """Cards as integers 0..51, their text, and the words of a prompt for a hand."""
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -95,6 +96,29 @@ def characteristics(hole: Sequence[int]) -> tuple[str, ...]:
         "close": any(abs(rank(a) - rank(b)) < 5 for a, b in pairs),
     }
     return tuple(word for word, holds in found.items() if holds)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def canonical(hole: tuple[int, ...], board: tuple[int, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """One hand for all that differ only by the names of suits, or by the order of hole cards or of the flop.
+
+    Of the 24 ways to name the suits it takes the one whose cards, hole cards and flop from high to low, turn and river
+    in their places, are the greatest; 1,326 pairs of hole cards become the 169 classes.
+
+    Args:
+        hole: the player's cards.
+        board: 0, 3, 4 or 5 public cards.
+
+    >>> mine, flop = canonical(cards("5d Qh"), cards("2h 7c 9d"))
+    >>> text(mine), text(flop)
+    ('Qs 5h', '9h 7d 2s')
+    """
+    return max(_named(hole, board, names) for names in itertools.permutations(range(4)))
+
+
+def _named(hole: Sequence[int], board: Sequence[int], names: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    mine, shared = ([4 * rank(number) + names[suit(number)] for number in part] for part in (hole, board))
+    return tuple(sorted(mine, reverse=True)), (*sorted(shared[:3], reverse=True), *shared[3:])
 
 
 def category(five: Sequence[int]) -> int:

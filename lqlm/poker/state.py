@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from lqlm.poker.arena.assumed import USUAL, Assumption
-from lqlm.poker.cards import best_category
+from lqlm.poker.cards import best_category, canonical
 from lqlm.poker.profiles import Profile
 from lqlm.poker.record import Act, ActKind, Game, Hand, HandError, Limit, PostKind, player_of
 from lqlm.poker.replay import Decision, Legal
@@ -105,6 +105,7 @@ class ViewConfig:
         features: what is told besides, of :data:`lqlm.poker.told.NAMES`.
         style: a request such as "aggressive".
         against: what the others are taken to hold, for the feature ``range-equity``.
+        canonical: cards as :func:`lqlm.poker.cards.canonical` has them, not as dealt.
     """
 
     round_up: bool = True
@@ -112,6 +113,7 @@ class ViewConfig:
     features: tuple[str, ...] = ()
     style: str = ""
     against: Assumption = USUAL
+    canonical: bool = False
 
     def __post_init__(self) -> None:
         """Refuse features that are not known."""
@@ -146,6 +148,7 @@ def state_of(
     if features is None:
         to_call = amount(decision.legal.call)
         features = features_of(hand, decision, cards, config.features, to_call, config.style, config.against)
+    held, board = canonical(cards, decision.board) if config.canonical else (cards, decision.board)
     order = tuple(decision.stacks)
     views = tuple(
         View(
@@ -167,8 +170,8 @@ def state_of(
         order=order,
         small_blind=next((post.seat for post in hand.posts if post.kind is PostKind.SMALL), 0),
         me=decision.seat,
-        cards=cards,
-        board=decision.board,
+        cards=held,
+        board=board,
         money=amount(decision.stacks[decision.seat]),
         actions=said[decision.seat],
         views=views,

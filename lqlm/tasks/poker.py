@@ -9,27 +9,20 @@ as conversations, has seen.  What an answer is worth is found by playing on from
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal
 
 from lqlm.errors import UserError
 from lqlm.poker import answers
 from lqlm.poker.arena.assumed import USUAL, Assumption
 from lqlm.poker.codec import from_json
-from lqlm.poker.prompts import write_compact, write_prompt, write_terse
 from lqlm.poker.record import HandError, known_cards
 from lqlm.poker.replay import replay
-from lqlm.poker.state import CHOICES, State, ViewConfig, state_of, word_of
+from lqlm.poker.state import CHOICES, ViewConfig, state_of, word_of
+from lqlm.poker.templates import TEMPLATES
 from lqlm.tasks.base import Item, Task
 from lqlm.tasks.poker_source import STREETS, Balance, Cards, Choice, Found, choose
 from lqlm.tasks.poker_values import AGENTS, Place, Playing, judged, worth
-
-WRITERS: dict[str, tuple[Callable[[State], str], Callable[[answers.Answer], str]]] = {
-    "paper": (write_prompt, answers.write_answer),
-    "compact": (write_compact, answers.write_short),
-    "terse": (write_terse, answers.write_short),
-}
-"""Template -> how it writes a state and an answer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +41,7 @@ class PokerConfig:
         style: a request such as "aggressive".
         raisers: for the feature range-equity, what those hold who bet or raised (:mod:`lqlm.poker.ranges`).
         others: and what the others hold who are in.
+        canonical: cards in one order with suits by one rule (:func:`lqlm.poker.cards.canonical`), not as dealt.
         cards: whose must be known: of ``all`` players of a hand, or the ``own`` ones of the player who decides, as in
             logs that tell those of showdowns only; the others' are then dealt anew in each playout (``redraw``).
         streets: only decisions of these, trained on and held out.
@@ -72,6 +66,7 @@ class PokerConfig:
     style: str = ""
     raisers: str = USUAL.raisers
     others: str = USUAL.others
+    canonical: bool = False
     cards: Cards = "all"
     streets: tuple[str, ...] = STREETS
     balance: Balance = "none"
@@ -87,7 +82,7 @@ class PokerConfig:
         for name, least in (("limit", 0), ("heldout", 0), ("playouts", 1), ("clip", 0), ("seed", 0)):
             _check(getattr(self, name) >= least, f"{name}={getattr(self, name)}", f"give {least} or more")
         _check(self.scale > 0, f"scale={self.scale}", "give more than 0 big blinds")
-        _check(self.template in WRITERS, f"template={self.template!r}", f"give one of {', '.join(WRITERS)}")
+        _check(self.template in TEMPLATES, f"template={self.template!r}", f"give one of {', '.join(TEMPLATES)}")
         _check("habits" not in self.features, "the feature 'habits'", "it needs the hands before; leave it out")
         _check(self.cards in ("all", "own"), f"cards={self.cards!r}", "give all or own")
         _check(self.cards == "all" or self.redraw, "cards='own'", "what others held is not known; set redraw")
@@ -99,7 +94,7 @@ class PokerConfig:
     def view(self) -> ViewConfig:
         """What a prompt shows, and how."""
         against = Assumption(self.raisers, self.others)
-        return ViewConfig(self.round_up, self.choices, self.features, self.style, against)
+        return ViewConfig(self.round_up, self.choices, self.features, self.style, against, self.canonical)
 
     @property
     def playing(self) -> Playing:
@@ -165,10 +160,10 @@ def _item(found: Found, config: PokerConfig, part: str) -> PokerItem:
     hand = from_json(json.loads(found.place.hand))
     decision = replay(hand).decisions[found.place.number]
     state = state_of(hand, decision, known_cards(hand)[decision.seat], config.view)
-    write, say = WRITERS[config.template]
+    template = TEMPLATES[config.template]
     return PokerItem(
-        question=write(state),
-        answer=say(answers.chosen_answer(decision, hand.money.decimals, state)),
+        question=template.write(state),
+        answer=template.answer(answers.chosen_answer(decision, hand.money.decimals, state)),
         id=f"poker/{part}/{found.line}/{found.place.number}",
         place=found.place,
         playing=config.playing,

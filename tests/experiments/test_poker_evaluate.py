@@ -11,7 +11,6 @@ from experiments.poker.__main__ import dispatch
 from experiments.poker.ask import AskSettings, tokens_of
 from experiments.poker.evaluate_tables import confusion_text, named, tables
 from experiments.poker.measure import Line
-from experiments.poker.prompts import ANSWERS
 from lqlm.errors import UserError
 from lqlm.poker.answers import read_answer
 from lqlm.poker.arena.bots import BOTS
@@ -19,6 +18,7 @@ from lqlm.poker.arena.features import CLASSES
 from lqlm.poker.arena.match import mbb, play_match
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.policy import Shapes
+from lqlm.poker.templates import TEMPLATES
 from tests.experiments.tiny_model import save_model
 
 
@@ -98,7 +98,9 @@ def test_answers_that_are_tokenized_once_are_tokenized_as_in_training(model):
         answers, tokenizer = ("fold", "You should raise to 300.", "call", "all-in", "bet 6"), opened.scorer.tokenizer
         for prompt in ("pot 3", "pot 4 ; fold call raise", "raise 300"):
             question = opened.scorer.question(prompt, answers)
-            trained = tokens_of(opened.scorer.ask.record(prompt, ANSWERS["compact"](read_answer("fold"))), tokenizer)
+            trained = tokens_of(
+                opened.scorer.ask.record(prompt, TEMPLATES["compact"].answer(read_answer("fold"))), tokenizer
+            )
             assert (question.prompt, question.answers[0]) == trained
             for i, answer in enumerate(answers):
                 alone = models.open_model(models.choice_of(f"x={model},chat={chat}"), 4) if i == 4 else opened

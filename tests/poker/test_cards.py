@@ -84,3 +84,33 @@ def test_omaha_uses_two_hole_cards():
     assert cards.CATEGORIES[cards.best_category(cards.cards("Ah As Ac 3d"), board, 2)] == "pair"
     assert cards.CATEGORIES[cards.best_category(cards.cards("Ah As Jh 3d"), board, 2)] == "flush"
     assert cards.CATEGORIES[cards.best_category(cards.cards("Ah As"), board)] == "flush"
+
+
+def renamed(numbers, names):
+    return [4 * cards.rank(number) + names[cards.suit(number)] for number in numbers]
+
+
+@given(
+    st.lists(CARD, min_size=5, max_size=9, unique=True),
+    st.sampled_from([2, 4]),
+    st.permutations(range(4)),
+    st.randoms(use_true_random=False),
+)
+def test_canonical_cards_are_the_same_for_all_names_of_suits(numbers, held, names, rng):
+    hole, board = numbers[:held], numbers[held:][:5]
+    board = board if len(board) >= 3 else []
+    mine, flop = (rng.sample(part, len(part)) for part in (hole, board[:3]))
+    found = cards.canonical(tuple(hole), tuple(board))
+    assert cards.canonical(tuple(renamed(mine, names)), tuple(renamed([*flop, *board[3:]], names))) == found
+    assert cards.canonical(*found) == found
+    every = [
+        (sorted(renamed(hole, way)), sorted(renamed(board[:3], way)), renamed(board[3:], way))
+        for way in itertools.permutations(range(4))
+    ]
+    assert (sorted(found[0]), sorted(found[1][:3]), list(found[1][3:])) in every
+
+
+def test_there_are_169_pairs_and_1755_flops_but_for_the_names_of_suits():
+    pairs = {cards.canonical(pair)[0] for pair in itertools.combinations(range(52), 2)}
+    assert len(pairs) == len({cards.hand_class(pair) for pair in pairs}) == 169
+    assert len({cards.canonical((), flop)[1] for flop in itertools.combinations(range(52), 3)}) == 1755

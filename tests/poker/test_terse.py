@@ -44,6 +44,15 @@ def test_the_terse_template():
     assert all(len(write_terse(state)) < 0.6 * len(write_compact(state)) for state in states())
 
 
+def test_canonical_cards():
+    every = states(canonical=True, features=("class", "equity"))
+    assert write_terse(every[8]).startswith("As7h Th7d2s spf mpc1.25/k ")
+    assert all(read_terse(write_terse(state)) == state for state in every)
+    dealt = states(features=("class", "equity"))
+    assert [state.features for state in every] == [state.features for state in dealt]  # of the cards that were dealt
+    assert [state.rank for state in every] == [state.rank for state in dealt]
+
+
 def test_what_is_not_usual_is_said():
     _, _, state = decision_of("cash", 4)
     assert write_terse(state) == ("NLH USD 0.5/1 1-2-4 sb1\nAhKd As7c2d mp1r9 spf=55 sr3c6=71 pot19 kb bgA")

@@ -6,8 +6,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from experiments.poker.ask import AskSettings
-from experiments.poker.prompts import _options, view
+from experiments.poker.ask import AskSettings, ask_of
+from experiments.poker.prompts import _options
 from lqlm.errors import UserError
 from lqlm.poker import told
 from lqlm.poker.arena.assumed import Assumption, raisers
@@ -147,9 +147,9 @@ def test_equity_against_ranges_depends_on_cards_and_ranges_alone(monkeypatch):
 
 
 def test_a_command_is_told_what_a_config_tells():
-    ask = AskSettings("terse", False, False, (3, 6), ("range-equity", "spot"), "loose", "22+", "50%")
-    assert view(_options(["D", "--out", "E", *ask.arguments])) == ask.view
-    assert view(_options(["D", "--out", "E", *AskSettings().arguments])) == AskSettings().view
+    ask = AskSettings("terse", False, False, (3, 6), ("range-equity", "spot"), "loose", "22+", "50%", True)
+    assert ask_of(_options(["D", "--out", "E", *ask.arguments])) == ask
+    assert ask_of(_options(["D", "--out", "E", *AskSettings().arguments])) == AskSettings()
 
 
 def test_draws_are_told_on_flop_and_turn_of_holdem_only():
