@@ -16,7 +16,7 @@ from lqlm.adapters.taps import Tap, tap_input, tap_output
 from lqlm.layout import BATCH, constrain, lookup
 from lqlm.models.bits import from_bits
 from lqlm.models.config import ModelConfig
-from lqlm.models.layers import norm, rms_norm, rope_tables, rotate
+from lqlm.models.layers import norm, rms_norm, rope_tables, rotate, swiglu
 from lqlm.models.opt import FIRST_POSITION
 from lqlm.models.remat import Remat, checkpointed, remat_scan
 from lqlm.quant.mixed import MixedStack
@@ -117,7 +117,7 @@ def _feed_forward(
 ) -> Array:
     """``down(silu(gate(h)) * up(h))``, or ``down(relu(up(h)))`` where nothing gates."""
     up = linear(h, layer, tuned, "up_proj", key, number)
-    inner = jax.nn.silu(linear(h, layer, tuned, "gate_proj", key, number)) * up if cfg.gated else jax.nn.relu(up)
+    inner = swiglu(linear(h, layer, tuned, "gate_proj", key, number), up) if cfg.gated else jax.nn.relu(up)
     return linear(inner, layer, tuned, "down_proj", key, number)
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lqlm.layout import lookup
+from lqlm.models.attention import attention, prefix_attention
 from lqlm.models.bits import as_bits
 from lqlm.models.block import Attend, run_layers
 from lqlm.models.config import ModelConfig
@@ -27,7 +28,7 @@ from lqlm.models.kv_cache import (
     write,
     zeros,
 )
-from lqlm.models.layers import attention, norm, prefix_attention
+from lqlm.models.layers import norm
 from lqlm.models.masks import positions_of, visible
 from lqlm.models.remat import Remat
 from lqlm.models.transformer import bind, hidden_and_keys

@@ -1,10 +1,12 @@
 """What the backward pass finds, and what it computes again: policies by name.
 
-* ``none``: every activation is kept.
+* ``none``: what the backward passes ask for is kept; attention, gate and norm ask for their inputs only.
 * ``full``: a layer's input is kept, all else computed again.
 * ``dots``: results of matrix products are kept, what lies between them is computed again.
 * ``projections``: results of products with weights are kept, those of queries with keys are not.
 * ``offload``: as ``full``, and the layers' inputs wait in host memory.
+
+``none`` keeps less than ``dots`` and ``projections`` where a layer's attention is most of what they would keep.
 
 For quantized bases ``full`` is a scan that keeps one array per layer for the backward pass, the layer's input.
 ``jax.checkpoint`` inside ``lax.scan`` means the same.  But XLA's CPU backend cannot slice or fill a stack of 16-bit

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from lqlm.models.attention import attention
 from lqlm.models.block import run_layers
 from lqlm.models.config import ModelConfig
-from lqlm.models.layers import attention, norm
+from lqlm.models.layers import norm
 from lqlm.models.masks import positions_of, rows_seen, segment_positions, visible
 from lqlm.models.remat import Remat
 from lqlm.models.virtual import embed, extended, prefix_caches, prefix_length, prompt_length, with_prefix

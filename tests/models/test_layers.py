@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lqlm.models.attention import attention, prefix_attention
 from lqlm.models.config import RopeScaling
-from lqlm.models.layers import attention, prefix_attention, rms_norm, rope_frequencies, rope_tables, rotate
+from lqlm.models.layers import rms_norm, rope_frequencies, rope_tables, rotate, swiglu, unit_rms
 from tests.tiny import tiny_config
 
 LLAMA3 = RopeScaling("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=512)
@@ -186,3 +187,37 @@ def test_gradients_of_prefix_attention_equal_those_of_repeated_prefixes():
 
     for found, want in zip(gradients(prefix_attention), gradients(repeated)):
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(0, 99))
+def test_gradients_of_norm_and_gate_are_those_of_their_formulas(batch, time, width, seed):
+    x, up, dy = (jnp.asarray(normal(seed + i, batch, time, width)) for i in range(3))
+
+    def plain_unit(x):
+        return x / jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5)
+
+    def plain_gate(gate, up):
+        return gate / (1 + jnp.exp(-gate)) * up
+
+    for own, plain, args in ((lambda x: unit_rms(x, 1e-5), plain_unit, (x,)), (swiglu, plain_gate, (x, up))):
+        (y, back), (want_y, want_back) = jax.vjp(own, *args), jax.vjp(plain, *args)
+        np.testing.assert_allclose(y, want_y, rtol=1e-5, atol=1e-6)
+        for found, want in zip(back(dy), want_back(dy)):
+            np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_gate_and_norm_keep_their_inputs_only():
+    x, up = jnp.asarray(normal(0, 4, 8)), jnp.asarray(normal(1, 4, 8))
+    assert sorted(a.size for a in jax.tree.leaves(jax.vjp(swiglu, x, up)[1])) == [32, 32]
+    assert sorted(a.size for a in jax.tree.leaves(jax.vjp(lambda x: unit_rms(x, 1e-5), x)[1])) == [4, 32]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_large_gate_has_finite_gradients(dtype):
+    gate = jnp.asarray([-1e4, -100.0, 0.0, 100.0, 1e4], dtype)
+    y, back = jax.vjp(swiglu, gate, jnp.ones(5, dtype))
+    d_gate, d_up = back(jnp.ones(5, dtype))
+    np.testing.assert_array_equal(y, jnp.asarray([0, 0, 0, 100, 1e4], dtype))
+    np.testing.assert_allclose(jnp.float32(d_gate), [0, 0, 0.5, 1, 1], atol=1e-6)
+    assert d_gate.dtype == d_up.dtype == dtype

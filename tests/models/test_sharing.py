@@ -108,9 +108,12 @@ def test_what_is_offloaded_goes_to_the_host_of_a_gpu():
 
 
 def test_what_the_policies_keep_is_ordered():
-    """Each keeps more than the one before it; the attention scores alone are 12 x 2 x 4 x 96 x 96 floats."""
-    full, projections, dots, none = held = [temporaries(r) for r in ("full", "projections", "dots", "none")]
-    assert full < projections < dots < none, held
+    """Each keeps more than the one before it; the attention scores alone are 12 x 2 x 4 x 96 x 96 floats.
+
+    Without a policy only what the backward passes of attention, gate and norm ask for is kept, and no scores.
+    """
+    full, none, projections, dots = held = [temporaries(r) for r in ("full", "none", "projections", "dots")]
+    assert full < none < projections < dots, held
     scores = 4 * 12 * 2 * 4 * 96 * 96
     assert dots - projections > 0.9 * scores, held
     assert full < 0.3 * none, held

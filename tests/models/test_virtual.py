@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lqlm.models.attention import attention
 from lqlm.models.groups import decode_step, forward_groups, prefill
-from lqlm.models.layers import attention, rms_norm, rope_tables, rotate
+from lqlm.models.layers import rms_norm, rope_tables, rotate
 from lqlm.models.transformer import forward
 from tests.tiny import pad, ragged, tiny_base, tiny_config
 
