@@ -107,6 +107,9 @@ def _backward(kept: tuple[Array, tuple[Seen, ...], Array, Array], dy: Array) -> 
     q, parts, top, total = kept
     dy = (dy.astype(jnp.float32) / total).astype(dy.dtype)
     weights = [jnp.exp(_scores(q, part) - _fold(top, part)) for part in parts]
+    dv = [_to_keys(w.astype(dy.dtype), dy, part.v, part) for w, part in zip(weights, parts)]
+    # First the values' gradients: what is made of the weights for them is gone before the slopes are there.
+    weights, dv = jax.lax.optimization_barrier((weights, dv))
     slopes = [_dot(_fold(dy, part), _heads_first(part.v), -1, -1) for part in parts]
     # As a product of matrices: XLA's CPU compiler takes ten times as long for a sum of products where B is 1.
     sums = [jnp.einsum("...s,...s->...", w, d)[..., None] for w, d in zip(weights, slopes)]
@@ -117,7 +120,6 @@ def _backward(kept: tuple[Array, tuple[Seen, ...], Array, Array], dy: Array) -> 
     ]
     dq = _sum([_open(_dot(s, _heads_first(part.k), -1, -2), q, part) for s, part in zip(scores, parts)])
     dk = [_to_keys(s, q, part.k, part) for s, part in zip(scores, parts)]
-    dv = [_to_keys(w.astype(dy.dtype), dy, part.v, part) for w, part in zip(weights, parts)]
     return dq.astype(q.dtype), tuple(Seen(k, v, None) for k, v in zip(dk, dv))  # type: ignore[arg-type]
 
 

@@ -1,6 +1,6 @@
 """What the backward pass finds, and what it computes again: policies by name.
 
-* ``none``: what the backward passes ask for is kept; attention, gate and norm ask for their inputs only.
+* ``none``: what the backward passes ask for is kept; attention and gate ask for their inputs only.
 * ``full``: a layer's input is kept, all else computed again.
 * ``dots``: results of matrix products are kept, what lies between them is computed again.
 * ``projections``: results of products with weights are kept, those of queries with keys are not.

@@ -207,10 +207,9 @@ def test_gradients_of_norm_and_gate_are_those_of_their_formulas(batch, time, wid
             np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
-def test_gate_and_norm_keep_their_inputs_only():
-    x, up = jnp.asarray(normal(0, 4, 8)), jnp.asarray(normal(1, 4, 8))
-    assert sorted(a.size for a in jax.tree.leaves(jax.vjp(swiglu, x, up)[1])) == [32, 32]
-    assert sorted(a.size for a in jax.tree.leaves(jax.vjp(lambda x: unit_rms(x, 1e-5), x)[1])) == [4, 32]
+def test_the_gate_keeps_its_inputs_only():
+    gate, up = jnp.asarray(normal(0, 4, 8)), jnp.asarray(normal(1, 4, 8))
+    assert [kept.size for kept in jax.tree.leaves(jax.vjp(swiglu, gate, up)[1])] == [32, 32]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -110,7 +110,7 @@ def test_what_is_offloaded_goes_to_the_host_of_a_gpu():
 def test_what_the_policies_keep_is_ordered():
     """Each keeps more than the one before it; the attention scores alone are 12 x 2 x 4 x 96 x 96 floats.
 
-    Without a policy only what the backward passes of attention, gate and norm ask for is kept, and no scores.
+    Without a policy only what the backward passes of attention and gate ask for is kept, and no scores.
     """
     full, none, projections, dots = held = [temporaries(r) for r in ("full", "none", "projections", "dots")]
     assert full < none < projections < dots, held
