@@ -19,10 +19,10 @@ def rms_norm(x: Array, scale_D: Array, eps: float) -> Array:
 def unit_rms(x: Array, eps: float) -> Array:
     """``x / sqrt(mean(x^2) + eps)`` over the last axis, in float32 inside.
 
-    Row by row in two axes: its gradient asks for sums of products, and XLA's CPU compiler takes ten times as long for
-    those of an array whose first axis is 1.
+    A first axis of 1 is left out: the gradient asks for sums of products, and XLA's CPU compiler takes ten times as
+    long for those of an array that begins so.
     """
-    wide = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    wide = (x[0] if x.ndim > 1 and len(x) == 1 else x).astype(jnp.float32)
     unit = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     return unit.astype(x.dtype).reshape(x.shape)
 
