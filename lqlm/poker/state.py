@@ -150,16 +150,9 @@ def state_of(
         features = features_of(hand, decision, cards, config.features, to_call, config.style, config.against)
     held, board = canonical(cards, decision.board) if config.canonical else (cards, decision.board)
     order = tuple(decision.stacks)
-    views = tuple(
-        View(
-            seat,
-            amount(decision.stacks[seat]),
-            said[seat],
-            _habits(profiles[seat]) if profiles and seat in profiles else None,
-        )
-        for seat in order
-        if seat != decision.seat
-    )
+    habits = {seat: _habits(profile) for seat, profile in (profiles or {}).items()}
+    others = (seat for seat in order if seat != decision.seat)
+    views = tuple(View(seat, amount(decision.stacks[seat]), said[seat], habits.get(seat)) for seat in others)
     legal = decision.legal
     return State(
         game=hand.game,
