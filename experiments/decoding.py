@@ -1,6 +1,8 @@
 """Completions of prompts: the compiled function, and their texts."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,13 +10,19 @@ from jax.sharding import Mesh
 
 from experiments.mesh import batched, compiled, keyed
 from lqlm.generation.decode import Completions, generate
+from lqlm.generation.engine import Engine
+from lqlm.generation.refill import complete
 from lqlm.generation.rollout import pad_prompts
 from lqlm.generation.sampling import SamplingConfig
+from lqlm.generation.slots import EngineConfig
 from lqlm.io.load import LoadedModel
 from lqlm.io.tokenizer import Tokenizer
 from lqlm.models.kv_cache import CacheFormat
 from lqlm.sharding import replicated
 from lqlm.types import PyTree
+
+CHUNK = 32
+"""Decode steps of one call of the engine where nobody reads along: it comes back earlier as a slot falls free."""
 
 
 def make_sampler(
@@ -23,12 +31,23 @@ def make_sampler(
     group: int,
     mesh: Mesh | None = None,
     cache: CacheFormat = "model",
+    slots: int = 0,
 ) -> Callable[..., Completions]:
     """``(base, adapters, prompts_BP, prompt_mask_BP, key) -> Completions``, compiled.
 
     On a mesh the prompts are split over its data axes, and the completions come back whole to every process.
+
+    Args:
+        model: its shape and tokenizer.
+        sampling: every option but ``stop``.
+        group: G, completions of each prompt.
+        mesh: or None for one device.
+        cache: how keys and values are stored.
+        slots: prompts under way at once, one device only (:mod:`lqlm.generation.refill`); 0: all of them.
     """
     eos_ids, pad_id = model.tokenizer.eos_ids, model.tokenizer.pad_id
+    if slots:
+        return _refilled(model, sampling, EngineConfig(slots=slots, group=group, cache=cache, chunk=CHUNK))
 
     def sample(base: PyTree, adapters: PyTree, tokens: jax.Array, mask: jax.Array, key: jax.Array) -> Completions:
         arrays = (base, adapters, tokens, mask, key)
@@ -40,6 +59,17 @@ def make_sampler(
         return run(base, adapters, *batched(mesh, (tokens, mask)), keyed(mesh, key))
 
     return run if mesh is None else split
+
+
+def _refilled(model: LoadedModel, sampling: SamplingConfig, sizes: EngineConfig) -> Callable[..., Completions]:
+    """The same through slots that are refilled; a program for each prompt length."""
+    ends: dict[str, Any] = {"eos_ids": model.tokenizer.eos_ids, "pad_id": model.tokenizer.pad_id}
+
+    def sample(base: PyTree, adapters: PyTree, tokens: np.ndarray, mask: np.ndarray, key: jax.Array) -> Completions:
+        fitted = dataclasses.replace(sizes, prompt_buckets=(tokens.shape[1],))
+        return complete(Engine(base, adapters, model.config, sampling, fitted, **ends), tokens, mask, key)
+
+    return sample
 
 
 def texts_of(tokenizer: Tokenizer, completions: Completions) -> list[list[str]]:

@@ -15,6 +15,7 @@ configs/plan.py:KIND plans an adapter of that kind (lora, ia3, prompt, prefix, f
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,9 +43,9 @@ def main(config: Any) -> None:
     usage = plan(job)
     suggestions = advise(job, room, plan) if usage.device > room and settings.suggest else []
     print(text(settings, job, usage, suggestions))
-    sampled = rollouts_of(job, usage, settings.merge) if settings.step in STEPS else None
+    sampled = _sampled(settings, job, usage, settings.slots) if settings.step in STEPS else None
     if sampled:
-        print(sampling_text(settings, sampled))
+        print(sampling_text(settings, sampled, functools.partial(_sampled, settings, job, usage)))
     if settings.json:
         write_atomic(settings.json, as_json(settings, usage, suggestions, sampled))
 
@@ -74,13 +75,21 @@ def _verdict(settings: PlanSettings, held: Usage | Rollouts, start: str = "it ")
     return f"{start}{words}, on a GPU of {settings.gpu_gib:g} GiB less {settings.reserve_gib:g} in reserve"
 
 
-def sampling_text(settings: PlanSettings, sampled: Rollouts) -> str:
-    """What its rollouts hold, for a person."""
+def _sampled(settings: PlanSettings, job: Job, usage: Usage, slots: int) -> Rollouts:
+    return rollouts_of(job, usage, settings.merge, slots, settings.cache)
+
+
+def sampling_text(settings: PlanSettings, sampled: Rollouts, through: Callable[[int], Rollouts]) -> str:
+    """What its rollouts hold, for a person; ``through`` tells it for a number of slots."""
     held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in dataclasses.asdict(sampled).items() if size)
     lines = [f"its rollouts hold {sampled.device / GIB:.2f} GiB: {held}"]
     lines.append(_verdict(settings, sampled, "sampling "))
-    if sampled.device > _room(settings) and sampled.copy:
-        lines.append(f"  run.merge=False is {sampled.copy / GIB:.2f} GiB less, and slower")
+    if sampled.device > _room(settings):
+        few = ((slots, through(slots).device) for slots in range((settings.slots or settings.batch) - 1, 0, -1))
+        if sampled.copy:
+            lines.append(f"  run.merge=False is {sampled.copy / GIB:.2f} GiB less, and slower")
+        if fits := next(((slots, size) for slots, size in few if size <= _room(settings)), None):
+            lines.append(f"  run.slots={fits[0]} makes {fits[1] / GIB:.2f} GiB of it, and takes the prompts in turn")
     return "\n".join(lines)
 
 

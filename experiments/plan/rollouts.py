@@ -10,7 +10,7 @@ from experiments.plan.memory import Usage
 from experiments.plan.shapes import abstract_base
 from experiments.plan.steps import Job
 from lqlm.adapters.configs import linears_of
-from lqlm.models.kv_cache import bytes_per_token
+from lqlm.models.kv_cache import CacheFormat, bytes_per_token
 from lqlm.trees import tree_bytes
 
 STEPS = ("grpo", "ppo")
@@ -25,8 +25,8 @@ class Rollouts:
         base: as it is held for the update.
         trained: adapters and those of their moments that stay on the device.
         copy: the dense linear maps with the adapters merged in; 0 without ``run.merge``.
-        cache: keys and values of all prompts, once, and of all completions at their full length.
-        logits: of one token of every completion, float32, and a sorted copy of them.
+        cache: keys and values of the prompts under way, once, and of their completions at full length.
+        logits: of one token of each of these completions, float32, and a sorted copy of them.
     """
 
     base: int
@@ -41,21 +41,24 @@ class Rollouts:
         return sum(dataclasses.astuple(self))
 
 
-def rollouts_of(job: Job, usage: Usage, merge: bool) -> Rollouts:
+def rollouts_of(job: Job, usage: Usage, merge: bool, slots: int = 0, cache: CacheFormat = "model") -> Rollouts:
     """Of a step that samples.
 
     Args:
         job: the step.
         usage: of its update.
         merge: whether it samples from a merged copy.
+        slots: prompts under way at once; 0: all.
+        cache: how keys and values are stored.
     """
     layers = jax.eval_shape(functools.partial(abstract_base, job.cfg, None, job.dtype))["layers"]
     completion = job.completion or job.tokens - job.tokens // 2
-    tokens = job.batch * (job.tokens - completion + job.group * completion)
+    prompts = min(slots or job.batch, job.batch)
+    tokens = prompts * (job.tokens - completion + job.group * completion)
     return Rollouts(
         base=usage.base,
         trained=usage.adapters + usage.moments - usage.memory.host_arguments,
         copy=sum(tree_bytes(layers[name]) for name in linears_of(layers)) if merge else 0,
-        cache=tokens * bytes_per_token(job.cfg, "model", jnp.dtype(job.dtype)),
-        logits=2 * 4 * job.batch * job.group * job.cfg.vocab_size,
+        cache=tokens * bytes_per_token(job.cfg, cache, jnp.dtype(job.dtype)),
+        logits=2 * 4 * prompts * job.group * job.cfg.vocab_size,
     )

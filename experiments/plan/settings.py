@@ -7,6 +7,7 @@ from experiments.plan.shapes import read_shape
 from experiments.plan.steps import Job
 from lqlm.adapters.configs import AdapterConfig, FullConfig, LoraConfig
 from lqlm.errors import UserError
+from lqlm.models.kv_cache import CacheFormat
 from lqlm.models.remat import Remat
 from lqlm.optim.chains import OptimConfig
 from lqlm.quant.qtensor import QuantConfig
@@ -27,6 +28,8 @@ class PlanSettings:
         completion: of these; 0: half of them.
         group: completions of a prompt (PPO, GRPO).
         merge: sample from a dense copy with the adapters merged in (``run.merge`` of PPO and GRPO).
+        slots: prompts that are sampled at once (``run.slots``); 0: all.
+        cache: keys and values of sampling (``run.cache``): ``model``, ``bfloat16``, ``fp8`` or ``int8``.
         micro_batches: parts of the batch whose gradients are accumulated.
         remat: what is computed again in the backward pass (``lqlm.models.remat``): ``none``, ``full``, ``dots``,
             ``projections`` or ``offload``.
@@ -49,6 +52,8 @@ class PlanSettings:
     completion: int = 0
     group: int = 4
     merge: bool = True
+    slots: int = 0
+    cache: CacheFormat = "model"
     micro_batches: int = 1
     remat: Remat = "full"
     logprob_chunk: int = 256
@@ -65,6 +70,8 @@ class PlanSettings:
         for name in ("batch", "group", "micro_batches", "logprob_chunk"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.slots < 0:
+            raise UserError(f"slots is {self.slots}; give 1 or more, or 0 for all prompts")
         if self.length < 2:
             raise UserError(f"length is {self.length}; give 2 or more")
         if not 0 <= self.completion < self.length:

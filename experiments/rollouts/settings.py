@@ -70,6 +70,8 @@ class RolloutSettings(LoopSettings):
         cache: how keys and values are stored while sampling: as the ``model`` computes them, or in ``bfloat16``,
             ``fp8`` or ``int8``, for less memory and samples of a policy that is a little another one
             (`lqlm.models.kv_cache`).
+        slots: prompts under way at once while sampling: one whose samples have all ended makes room for the next, and
+            keys and values are held for so many (0: all prompts at once, in one program, as a mesh needs it).
         prompt_buckets: allowed prompt lengths; empty is one bucket that holds the longest prompt of the task.
         max_prompt: problems whose prompt has more tokens are left out (0: none are).
         reward_timeout: seconds that one reward may take.
@@ -80,6 +82,7 @@ class RolloutSettings(LoopSettings):
     prompts: int = 8
     merge: bool = True
     cache: CacheFormat = "model"
+    slots: int = 0
     prompt_buckets: tuple[int, ...] = ()
     max_prompt: int = 0
     reward_timeout: float = 5.0
@@ -89,7 +92,7 @@ class RolloutSettings(LoopSettings):
         """Refuse what has no meaning, before any work."""
         super().__post_init__()
         self.at_least(1, "prompts")
-        self.at_least(0, "max_prompt", "reward_workers")
+        self.at_least(0, "slots", "max_prompt", "reward_workers")
         if self.cache not in get_args(CacheFormat):
             raise UserError(f"run.cache is {self.cache!r}; use one of {', '.join(get_args(CacheFormat))}")
         if self.reward_timeout <= 0 or any(size < 1 for size in self.prompt_buckets):
@@ -162,6 +165,8 @@ class RolloutExperiment(Experiment):
                 f"sampling.stop is {self.sampling.stop}: rollouts compare no texts; leave it empty, and reward no text "
                 "behind an answer"
             )
+        if self.run.slots and self.mesh:
+            raise UserError(f"run.slots is {self.run.slots} and mesh {self.mesh!r}; slots are for one device; give 0")
         if self.reward_model.path and "reward_model" in self.rewards:
             raise UserError("rewards.reward_model has the name of the learned reward; call it something else")
         if self.reward_model.path and (

@@ -56,9 +56,10 @@ def reward_pool(settings: RolloutSettings, rewards: Sequence[RewardFunction]) ->
 
 def build_sampling(settings: RolloutExperiment, model: LoadedModel, group: int, mesh: Mesh | None) -> Sampling:
     """Jit what samples ``group`` completions of each prompt, and the greedy one of evaluations."""
+    run = settings.run
     return Sampling(
-        trained.policy(settings.adapter, settings.run.merge, mesh, model.config),
-        make_sampler(model, settings.sampling, group, mesh, settings.run.cache),
+        trained.policy(settings.adapter, run.merge, mesh, model.config),
+        make_sampler(model, settings.sampling, group, mesh, run.cache, run.slots),
         make_sampler(model, dataclasses.replace(settings.sampling, temperature=0.0), 1, mesh),
         load_judge(settings.reward_model, model, mesh),
     )

@@ -7,6 +7,7 @@ from typing import ClassVar
 from experiments.settings import Experiment, LoopSettings, ModelSettings
 from lqlm.adapters.configs import FullConfig
 from lqlm.errors import UserError
+from lqlm.io.bpe import Numbers
 from lqlm.models.config import ModelConfig
 from lqlm.tasks.arithmetic import ArithmeticConfig
 from lqlm.tasks.records import InstructionConfig
@@ -18,6 +19,7 @@ class ScratchSettings:
 
     Attributes:
         vocab_size: tokens of the tokenizer, at most; bytes and special tokens are 260 of them.
+        numbers: each of the ``digits`` a token, or a frequent number as a ``whole``.
         layers: number of layers.
         width: of the residual stream.
         ffn: width of the feed-forward layer.
@@ -33,6 +35,7 @@ class ScratchSettings:
     kind: ClassVar[str] = "scratch"
 
     vocab_size: int = 1024
+    numbers: Numbers = "digits"
     layers: int = 4
     width: int = 128
     ffn: int = 384

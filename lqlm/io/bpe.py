@@ -1,12 +1,12 @@
 """A tokenizer trained on one's own text: byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2).
 
 Every text can be encoded, because the 256 bytes are tokens, and decoding gives it back.  Words and single digits are
-split before merging, as in SmolLM's tokenizer.
+split before merging, as in SmolLM's tokenizer; or words and whole numbers, as in GPT-2's.
 """
 
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lqlm.errors import UserError
 from lqlm.io.disk import clear_when_full
@@ -22,10 +22,17 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+Numbers = Literal["digits", "whole"]
+"""How numbers are split before merging: into single digits, or not at all."""
 
 
 def train_bpe(
-    texts: Iterable[str], vocab_size: int, directory: str | pathlib.Path, *, min_frequency: int = 2
+    texts: Iterable[str],
+    vocab_size: int,
+    directory: str | pathlib.Path,
+    *,
+    min_frequency: int = 2,
+    numbers: Numbers = "digits",
 ) -> Tokenizer:
     """Trains a tokenizer and writes it as a directory that :func:`tokenizer_from_directory` and transformers load.
 
@@ -39,6 +46,8 @@ def train_bpe(
         vocab_size: tokens, special ones and bytes included; there are fewer when the texts have no more pairs to merge.
         directory: made when absent; other files in it stay.
         min_frequency: how often a pair must be there to be merged.
+        numbers: each of the ``digits`` a token, or a frequent number as a ``whole``: fewer tokens, and nothing to add
+            up where numbers are labels rather than sums.
 
     Returns:
         The tokenizer, as loaded from the directory; its `vocab_size` is the number of tokens there are.
@@ -53,7 +62,7 @@ def train_bpe(
     with quiet_import():
         from transformers import PreTrainedTokenizerFast
     inner = PreTrainedTokenizerFast(
-        tokenizer_object=_trained(_not_empty(texts), vocab_size, min_frequency),
+        tokenizer_object=_trained(_not_empty(texts), vocab_size, min_frequency, numbers),
         bos_token=END,
         eos_token=END,
         pad_token=PAD,
@@ -66,13 +75,13 @@ def train_bpe(
     return tokenizer_from_directory(directory)
 
 
-def _trained(texts: Iterator[str], vocab_size: int, min_frequency: int) -> "tokenizers.Tokenizer":
+def _trained(texts: Iterator[str], vocab_size: int, min_frequency: int, numbers: Numbers) -> "tokenizers.Tokenizer":
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     built = Tokenizer(models.BPE())
-    built.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
+    built.pre_tokenizer = digits if numbers == "digits" else words
     built.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

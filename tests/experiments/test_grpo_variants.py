@@ -68,6 +68,17 @@ def test_fresh_prompts_a_sequence_ratio_and_the_divergence_in_the_reward(model, 
     assert int(state.step) == 3
 
 
+def test_samples_through_slots_are_the_same_whatever_their_number(model, tmp_path):
+    found = []
+    for slots in (1, 3):
+        made = settings(model, tmp_path / str(slots), run={"slots": slots, "steps": 2}, resampling=Dynamic(1))
+        run, _ = run_all(made)
+        rows = read_jsonl(run.workdir.path / "metrics.jsonl")[1:]
+        assert rows[1]["compilations"] == 0 and rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+        found.append([(row["reward"], row["completions/mean_length"], row["num_tokens"]) for row in rows])
+    assert found[0] == found[1]
+
+
 def test_dynamic_sampling_compares_what_it_is_told_to(model, tmp_path):
     """As DAPO compares accuracy: a penalty of length does not make a group of wrong answers worth learning from."""
     part = types.SimpleNamespace(components={"right": np.zeros((1, 2))}, rewards_BG=np.array([[0.0, -0.5]]))

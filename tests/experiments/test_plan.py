@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import jax
 import pytest
@@ -200,6 +201,9 @@ def test_rollouts_are_planned_by_hand():
     assert found.cache == 2 * (16 + 3 * 8) * 2 * 2 * 2 * 32 * 4  # tokens; keys and values, layers, heads, width, bytes
     assert found.logits == 2 * 4 * 2 * 3 * 64
     assert rollouts_of(job, usage, merge=False).device == found.device - found.copy
+    fewer = rollouts_of(job, usage, merge=True, slots=1, cache="bfloat16")
+    assert (fewer.cache, fewer.logits) == (found.cache // 4, found.logits // 2)
+    assert rollouts_of(job, usage, merge=True, slots=5) == found
 
 
 def test_sampling_is_planned_beside_the_update(plan, tmp_path):
@@ -208,6 +212,15 @@ def test_sampling_is_planned_beside_the_update(plan, tmp_path):
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["fits"] and found["rollouts"]["copy"] > 0
     assert "rollouts" not in plan().out
+
+
+def test_slots_are_suggested_where_sampling_does_not_fit(plan):
+    room = ("--config.gpu_gib=0.015", "--config.reserve_gib=0.0")
+    wide = ("--config.step=grpo", "--config.batch=64", "--config.micro_batches=64", "--config.group=64")
+    found = plan(*wide, *room, "--config.suggest=False").out
+    slots = int(re.search(r"run\.slots=(\d+) makes 0\.01 GiB", found)[1])
+    assert 1 < slots < 64 and "sampling does not fit" in found
+    assert "sampling fits" in plan(*wide, *room, f"--config.slots={slots}").out
 
 
 def test_what_does_not_fit_is_said(plan):

@@ -287,6 +287,9 @@ def test_rollouts_refuse_texts_that_stop_and_caches_that_are_none():
     config.run.cache = "int4"
     with pytest.raises(UserError, match=r"run\.cache|cache"):
         from_config(GRPOExperiment, config)
+    config.run.cache, config.run.slots, config.mesh = "int8", 2, "data=2"
+    with pytest.raises(UserError, match=r"run.slots is 2 and mesh 'data=2'; slots are for one device; give 0"):
+        from_config(GRPOExperiment, config)
 
 
 def test_the_cache_of_the_settings_is_that_of_the_rollouts(monkeypatch):
@@ -297,4 +300,4 @@ def test_the_cache_of_the_settings_is_that_of_the_rollouts(monkeypatch):
     config.run.cache = "int8"
     settings = from_config(GRPOExperiment, config)
     build_sampling(settings, types.SimpleNamespace(config=None), 8, None)
-    assert seen[0][-1] == "int8" and seen[0][1] == settings.sampling
+    assert seen[0][-2:] == ("int8", 0) and seen[0][1] == settings.sampling

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lqlm.errors import UserError
 from lqlm.io.bpe import SMALLEST, SPECIAL, train_bpe
+from lqlm.io.gguf_writer import _vocabulary
 from lqlm.io.tokenizer import tokenizer_from_directory
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "tinyshakespeare" / "input.txt.gz"
@@ -54,6 +55,15 @@ def test_merges_by_hand(tmp_path):
     assert train_bpe(["aab aab aab ab"], SMALLEST + 2, tmp_path).encode("ab aab") == [
         SMALLEST, tokenizer.encode(" ")[0], SMALLEST + 1
     ]  # fmt: skip
+
+
+def test_numbers_are_split_into_digits_or_kept_whole(tmp_path):
+    texts = ["eq63 odds40"] * 3
+    digits, whole = (train_bpe(texts, 300, tmp_path / name, numbers=name) for name in ("digits", "whole"))
+    assert [digits.decode([token]) for token in digits.encode("eq63 odds63")] == ["eq", "6", "3", " odds", "6", "3"]
+    assert [whole.decode([token]) for token in whole.encode("eq63 odds63")] == ["eq", "63", " odds", "63"]
+    assert whole.decode(whole.encode("7 of 1063")) == "7 of 1063"
+    assert _vocabulary(whole, 300)["ggml.pre"] == "gpt-2" and _vocabulary(digits, 300)["ggml.pre"] == "smollm"
 
 
 def test_special_tokens_and_vocabulary(trained):
