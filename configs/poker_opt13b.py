@@ -23,14 +23,15 @@ Model:     runs/opt-1.3b, made once where torch is: the tokenizer has no chat te
 Others:    --config.sft.model.source=runs/opt-125m, the shape for a CPU (with --config.sft.model.dtype=float32); or any
            other model that lqlm computes.
 
-From the paper: the showdown filter, players by their win rates (at least 100 hands; the paper names no number), its
-template with amounts rounded up, mini batches of 4, pairs of good players' actions over bad players'.  From the script
-of DeepSpeed-Chat for OPT-1.3B on one GPU: rank 128.  Ours: 4 bits, an adapter for the value function instead of a
-second model, learning rates, steps, and a price for answers that are not legal.  Where the released code differs from
-the paper: pairs of a player's action over a random one, --config.pairs.by=random; players ranked by what they collect
-from pots, --config.select.by=collected --config.select.top=0.2 --config.select.bottom=0.2; no folds among SFT's
-targets, --config.select.without="('fold',)".  Its prompts cut to 256 tokens and its stacks that lose track are faults,
-which are not offered.  Nine seats' prompts have up to 670 tokens.
+From the paper: the showdown filter, the best and the worst players by win rate (a fifth each, of those with 100
+hands: the paper names no numbers; --config.select.top=0 --config.select.bottom=0 for those above 1,500 mbb a hand and
+below 0, as in its ablation), its template with amounts rounded up, mini batches of 4, pairs of good players' actions
+over bad players'.  From the script of DeepSpeed-Chat for OPT-1.3B on one GPU: rank 128.  Ours: 4 bits, an adapter for
+the value function instead of a second model, learning rates, steps, and a price for answers that are not legal.
+Where the released code differs from the paper: pairs of a player's action over a random one,
+--config.pairs.by=random; players ranked by what they collect from pots, --config.select.by=collected; no folds among
+SFT's targets, --config.select.without="('fold',)".  Its prompts cut to 256 tokens and its stacks that lose track are
+faults, which are not offered.  Nine seats' prompts have up to 670 tokens.
 """
 
 from typing import Any
@@ -64,7 +65,7 @@ def get_config(source: str = ""):
             workdir="runs/poker_opt13b",
             stages=STAGES,
             logs=LogSettings(source=(source,) if source else (), sessions=400, hands=100),
-            select=SelectSettings(cards="showdown", tiers=("high",), train=0.9, valid=0.05),
+            select=SelectSettings(cards="showdown", top=0.2, bottom=0.2, tiers=("high",), train=0.9, valid=0.05),
             ask=AskSettings(template="paper", chat=True),
             sft=TrainSettings(
                 model=ModelSettings(source="runs/opt-1.3b", dtype="bfloat16"),

@@ -49,6 +49,11 @@ def dispatch(argv: Sequence[str]) -> int:
     except (UserError, HandError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.filename is None:  # no file of the person's
+            raise
+        print(f"error: {error.filename}: {error.strerror}; choose another file or folder", file=sys.stderr)
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -23,7 +23,7 @@ from experiments.poker.measure import Row
 from experiments.poker.pairs import as_legal, spread
 from experiments.poker.pipeline_settings import LEARNED, PipelineExperiment
 from lqlm.generation.rollout import round_up
-from lqlm.io.disk import write_atomic, write_streamed
+from lqlm.io.disk import write_atomic
 from lqlm.poker.answers import read_answer, write_answer
 from lqlm.poker.arena import agreement as agree
 from lqlm.poker.arena.features import DecisionTable
@@ -50,9 +50,9 @@ def evaluate_stages(settings: PipelineExperiment) -> None:
     predictions, spoken = list[Prediction](), dict[str, Row]()
     for name in names:
         contestant = player(settings, name)
-        predictions.append((name, *_predictions(test, folder / "predictions" / f"{name}.npz", contestant)))
+        predictions.append((name, *models.kept_predictions(test, folder / "predictions" / f"{name}.npz", contestant)))
         if name == BASE:
-            seen, _ = _predictions(valid, folder / "predictions" / f"{name}-valid.npz", contestant)
+            seen, _ = models.kept_predictions(valid, folder / "predictions" / f"{name}-valid.npz", contestant)
             predictions.append(_corrected(settings, valid, seen, predictions[-1]))
         spoken[name] = _spoken(settings, name, contestant)
         agents = {**evaluate.AGENTS, name: models.agent_of(contestant)}
@@ -99,24 +99,6 @@ def _corrected(
     shares = agree.frequencies(_table(settings, settings.folder("selected") / "train.jsonl"))
     power = agree.best_power(seen, _table(settings, valid), shares)
     return f"{name}, prior^{power:.2f}", agree.prior_corrected(probabilities, shares, power), sizes
-
-
-def _predictions(test: pathlib.Path, path: pathlib.Path, contestant: Player) -> tuple[np.ndarray, np.ndarray]:
-    """Of all decisions of a file of hands; kept in a file, since they take minutes."""
-    digest = fingerprint([repr(contestant.scorer), contestant.settings.temperature, stamp(test)])
-    if path.exists():
-        with np.load(path, allow_pickle=False) as kept:
-            if str(kept["digest"]) == digest:
-                return kept["probabilities"], kept["sizes"]
-    probabilities, sizes = contestant.predictions(measure.known_hands(test))
-    arrays = {"digest": np.array(digest), "probabilities": probabilities, "sizes": sizes}
-    write_streamed(path, functools.partial(_save, arrays))
-    return probabilities, sizes
-
-
-def _save(arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _spoken(settings: PipelineExperiment, name: str, contestant: Player) -> Row:

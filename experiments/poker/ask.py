@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lqlm.errors import UserError
 from lqlm.generation.rollout import check_context
 from lqlm.poker.answers import read_answer
 from lqlm.poker.arena.assumed import USUAL, Assumption
@@ -49,8 +50,12 @@ class AskSettings:
     canonical: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse features that are not known, and what is no range."""
+        """Refuse features that are not known, what is no range, no bet, and no line."""
         check_names(self.features)
+        if not self.choices or min(self.choices) < 0:
+            raise UserError(f"choices are {self.choices}; give bets in big blinds, none below 0")
+        if not self.style.isprintable():
+            raise UserError(f"style is {self.style!r}; give one line of text")
         Assumption(self.raisers, self.others)
 
     @property

@@ -23,6 +23,7 @@ from experiments.configdict import from_config
 from experiments.main import run_settings
 from experiments.poker import measure, prompts
 from experiments.poker.agent import AgentSettings, Player, open_player
+from experiments.poker.arguments import Parser, at_least
 from experiments.poker.ask import AskSettings
 from experiments.poker.evaluate_tables import AGREEMENT_HEAD, agreement_line
 from experiments.poker.files import read_rows, stamp, write_rows
@@ -75,15 +76,11 @@ class Held(NamedTuple):
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.poker features",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("features", __doc__)
     parser.add_argument("selected", help="folder that select wrote")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--config", default=DEFAULT, help=f"settings of the pipeline; {DEFAULT}")
-    parser.add_argument("--steps", type=int, help="of each model, in place of the config's")
+    parser.add_argument("--steps", type=at_least(1), help="of each model, in place of the config's")
     parser.add_argument("--sets", nargs="*", default=list(SETS), help="equity+pot-odds and so on, or none")
     return parser.parse_args(argv)
 

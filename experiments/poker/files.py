@@ -64,18 +64,25 @@ def put(file: IO[str], row: Mapping[str, Any]) -> None:
     file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def read_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: pathlib.Path, *needed: str) -> Iterator[dict[str, Any]]:
     """The rows of a JSONL file.
 
+    Args:
+        path: of the file.
+        needed: what every row has.
+
     Raises:
-        UserError: naming file and line of what is no JSON.
+        UserError: naming file and line of what is no JSON, or lacks what is needed.
     """
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}:{number}: no JSON: {error}") from error
+            if missing := [name for name in needed if name not in row]:
+                raise UserError(f"{path}:{number}: no {missing[0]!r}; this is no file of the stage before")
+            yield row
 
 
 def shards(folder: pathlib.Path, pattern: str = "*.jsonl") -> list[pathlib.Path]:

@@ -1,9 +1,10 @@
 """Models that ``evaluate`` is told by name: a directory of one, or what a stage of a pipeline left in its folder."""
 
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +13,12 @@ from experiments.configdict import as_config, from_config
 from experiments.poker.agent import AgentSettings, Player, open_player
 from experiments.poker.ask import AskSettings, Scorer, tokens_of
 from experiments.poker.contestants import player
+from experiments.poker.files import fingerprint, stamp
+from experiments.poker.measure import known_hands
 from experiments.poker.pipeline_settings import LEARNED, PipelineExperiment
 from experiments.settings import ModelSettings
 from lqlm.errors import UserError
-from lqlm.io.disk import write_atomic
+from lqlm.io.disk import write_atomic, write_streamed
 from lqlm.poker.arena.language import LanguageAgent, Score
 from lqlm.poker.policy import Question, Shapes, score_questions
 
@@ -128,6 +131,24 @@ class Counted:
         questions = [scorer.question(prompt, several) for prompt, several in zip(prompts, answers, strict=True)]
         self.prompts, self.tokens = self.prompts + len(questions), self.tokens + sum(len(q.prompt) for q in questions)
         return score_questions(scorer.score, questions, scorer.shapes, scorer.pad_id)
+
+
+def kept_predictions(test: pathlib.Path, path: pathlib.Path, contestant: Player) -> tuple[np.ndarray, np.ndarray]:
+    """Of all decisions of a file of hands; kept in a file, since they take minutes."""
+    digest = fingerprint([repr(contestant.scorer), contestant.settings.temperature, stamp(test)])
+    if path.exists():
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["digest"]) == digest:
+                return kept["probabilities"], kept["sizes"]
+    probabilities, sizes = contestant.predictions(known_hands(test))
+    arrays = {"digest": np.array(digest), "probabilities": probabilities, "sizes": sizes}
+    write_streamed(path, functools.partial(_save, arrays))
+    return probabilities, sizes
+
+
+def _save(arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def words_of(scorer: Scorer) -> Score:

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from experiments.poker.arguments import Parser
 from experiments.poker.files import SUMMARY, fingerprint, finish, finished, put, read_rows, stamp, write_rows
+from lqlm.errors import UserError
 from lqlm.io.disk import write_atomic, write_streamed
 from lqlm.poker.codec import to_json
 from lqlm.poker.stream import Read, Tally, files_of, read_hands, reason_kind
@@ -35,12 +37,14 @@ def main(argv: Sequence[str]) -> None:
         if int(shard.stem.removeprefix("hands-")) >= len(files):
             shard.unlink()
     summary = _sum(files, counts)
+    if not summary["read"]:
+        raise UserError(f"{options.sources[0]}: no hand could be read; {folder / 'skipped.jsonl'} says why")
     finish(folder, digest, summary)
     print(report(summary))
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.poker parse", description=__doc__)
+    parser = Parser("parse", __doc__)
     parser.add_argument("sources", nargs="+", help="files, folders or globs")
     parser.add_argument("--out", required=True, help=f"folder of the shards, skipped.jsonl and {SUMMARY}")
     return parser.parse_args(argv)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from experiments.poker.advice import ETHICS, Adviser, add_arguments, adviser_of, model_of
+from experiments.poker.arguments import Parser, at_least
 from experiments.poker.play_game import ADVICE, GAMES, PlayedTable, TableSettings, act_named
 from experiments.poker.play_text import SHORT, advice_text, end_text, help_text, what_happened, where_we_are
 from lqlm.errors import UserError
@@ -50,11 +51,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.poker play",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("play", __doc__)
     defaults = TableSettings()
     parser.add_argument(
         "--game", choices=sorted(GAMES), default=defaults.game, help="no limit hold'em, pot limit Omaha"
@@ -65,7 +62,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--stack", type=int, default=defaults.stack, help="big blinds at the beginning of every hand")
     parser.add_argument("--seed", type=int, help="of cards and opponents; drawn anew by default")
-    parser.add_argument("--hands", type=int, default=0, help="hands to play; 0: until you leave")
+    parser.add_argument("--hands", type=at_least(0), default=0, help="hands to play; 0: until you leave")
     parser.add_argument("--save", default="", help="file for the hands, as PokerStars text (not with --web)")
     parser.add_argument("--advise", action="store_true", help="show what ? shows before every decision")
     parser.add_argument("--web", action="store_true", help="serve a page instead of playing in the terminal")
@@ -75,8 +72,6 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.web and options.save:
         raise UserError("--save does not go with --web: the page has a button that saves your hands")
-    if options.hands < 0:
-        raise UserError(f"--hands {options.hands}: give 0 or more")
     return options
 
 

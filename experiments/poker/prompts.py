@@ -7,9 +7,10 @@ import argparse
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments.poker.arguments import Parser
 from experiments.poker.ask import add_arguments, ask_of
 from experiments.poker.files import SUMMARY, fingerprint, finish, finished, read_rows, shards, stamp, write_rows
 from experiments.poker.select import PARTS
@@ -25,9 +26,14 @@ from lqlm.poker.templates import TEMPLATES
 def main(argv: Sequence[str]) -> None:
     """Write the prompts of every part of ``select``."""
     options = _options(argv)
-    source, folder = pathlib.Path(options.selected), pathlib.Path(options.out)
+    source, folder, view = pathlib.Path(options.selected), pathlib.Path(options.out), ask_of(options).view
     files = [path for path in shards(source) if path.stem in PARTS]
-    _check_habits(source, options.features)
+    if not files:
+        raise UserError(f"{source} holds none of {', '.join(PARTS)}; give a folder that `select` wrote")
+    chosen = json.loads((source / SUMMARY).read_text(encoding="utf-8"))
+    _check_habits(source, chosen, options.features)
+    if unknown := sorted(set(options.tiers) - {*chosen["tiers"], "unknown"}):
+        raise UserError(f"--tiers {unknown[0]}: {source} has players of {', '.join(chosen['tiers']) or 'no tier'}")
     digest = fingerprint([vars(options), [stamp(file) for file in files]])
     if summary := finished(folder, digest):
         print(f"{folder} is finished\n{report(summary)}")
@@ -35,27 +41,26 @@ def main(argv: Sequence[str]) -> None:
     summary = {"prompts": {}, "actions": {}}
     for file in files:
         actions: Counter[str] = Counter()
-        written = write_rows(folder / file.name, rows(file, options, actions))
+        written = write_rows(folder / file.name, rows(file, options, view, actions))
         summary["prompts"][file.stem], summary["actions"][file.stem] = written, dict(actions)
     finish(folder, digest, summary)
     print(report(summary))
 
 
-def _check_habits(source: pathlib.Path, features: Sequence[str]) -> None:
+def _check_habits(source: pathlib.Path, chosen: Mapping[str, Any], features: Sequence[str]) -> None:
     """Refuse habits of hands of which only showdowns were kept: whoever folds much would seem to play all of them.
 
     Raises:
         UserError: saying so.
     """
-    chosen = json.loads((source / SUMMARY).read_text(encoding="utf-8")).get("cards")
-    if "habits" in features and chosen == "showdown":
+    if "habits" in features and chosen.get("cards") == "showdown":
         raise UserError(
             f"{source} has showdowns only; habits need every hand: select with --cards known, or leave habits out"
         )
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.poker prompts", description=__doc__)
+    parser = Parser("prompts", __doc__)
     parser.add_argument("selected", help="folder that select wrote")
     parser.add_argument("--out", required=True, help="folder to write")
     add_arguments(parser, "paper", told.NAMES)
@@ -64,16 +69,19 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def rows(file: pathlib.Path, options: argparse.Namespace, actions: Counter[str]) -> Iterator[dict[str, Any]]:
+def rows(
+    file: pathlib.Path, options: argparse.Namespace, view: state.ViewConfig, actions: Counter[str]
+) -> Iterator[dict[str, Any]]:
     """The prompts of one part, in the order of its hands; habits are those of the hands before.
 
     Args:
         file: rows of ``select``.
         options: of the command line.
+        view: what prompts show.
         actions: counts of the true actions, added to.
     """
-    profiles, view = Profiles(), ask_of(options).view
-    for row in read_rows(file):
+    profiles = Profiles()
+    for row in read_rows(file, "session", "hand", "known"):
         hand = from_json(row["hand"])
         played = replay(hand)
         habits = state.names_of(hand, profiles.of) if "habits" in options.features else None

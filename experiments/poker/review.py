@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.poker.advice import Adviser, add_arguments, adviser_of, model_of, observation_of
+from experiments.poker.arguments import Parser, at_least
 from experiments.poker.review_grade import Reviewed, Rule, Totals, baseline, grade, totals
 from experiments.poker.review_page import write_review
 from experiments.poker.review_playout import played_on
@@ -42,27 +43,21 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.poker review",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("review", __doc__)
     parser.add_argument("logs", nargs="+", help="files, folders or globs: PokerStars text or PHH, also .gz and .tar")
     parser.add_argument("--out", required=True, help="HTML file to write")
     parser.add_argument("--player", default="", help="whose decisions; by default the one whose cards the logs tell")
     parser.add_argument("--names", action="store_true", help="show the players' names")
-    parser.add_argument("--limit", type=int, default=2000, help="decisions in the report at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the deals of an equity")
+    parser.add_argument("--limit", type=at_least(1), default=2000, help="decisions in the report at most")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the deals of an equity")
     parser.add_argument(
-        "--playouts", type=int, default=0, help="times that bots play each decision's alternatives on; 0: not at all"
+        "--playouts",
+        type=at_least(0),
+        default=0,
+        help="times that bots play each decision's alternatives on; 0: not at all",
     )
     add_arguments(parser)
-    options = parser.parse_args(argv)
-    least = {"limit": 1, "seed": 0, "playouts": 0}
-    for name, bound in least.items():
-        if getattr(options, name) < bound:
-            raise UserError(f"--{name} {getattr(options, name)}: give {bound} or more")
-    return options
+    return parser.parse_args(argv)
 
 
 def _read(logs: Sequence[str], tally: Tally) -> Iterator[Read]:

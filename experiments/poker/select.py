@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from experiments.poker.arguments import Parser, at_least
 from experiments.poker.files import fingerprint, finish, finished, read_rows, shards, stamp, write_rows
 from lqlm.errors import UserError
 from lqlm.io.disk import write_atomic
@@ -75,12 +76,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.poker select", description=__doc__)
+    parser = Parser("select", __doc__)
     parser.add_argument("hands", help="folder that parse wrote")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--cards", choices=sorted(CARD_FILTERS), default="known", help="which cards count as known")
     parser.add_argument("--by", choices=sorted(RESULTS), default="won", help="what a player's mean is taken of")
-    parser.add_argument("--min-hands", type=int, default=100, help="players with fewer training hands have no tier")
+    parser.add_argument(
+        "--min-hands", type=at_least(0), default=100, help="players with fewer training hands have no tier"
+    )
     parser.add_argument("--tiers", nargs="+", default=list(Tiers.names), help="names, worst first")
     parser.add_argument(
         "--bounds", nargs="+", type=float, default=list(Tiers.bounds), help="mbb per hand between tiers"
@@ -111,7 +114,7 @@ def _hands(files: Sequence[pathlib.Path], key: bytes) -> Iterator[tuple[str, Han
     """
     seen, played = set[int](), dict[int, str]()
     for file in files:
-        for row in read_rows(file):
+        for row in read_rows(file, "session", "hand"):
             hand = from_json(row["hand"])
             if (digest := _play_of(hand)) and played.setdefault(digest, row["session"]) != row["session"]:
                 raise UserError(

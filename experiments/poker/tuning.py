@@ -17,6 +17,7 @@ from experiments.rollouts.settings import RewardModelSettings
 from experiments.settings import Experiment, ModelSettings, scheduled
 from experiments.sft.settings import DataSettings, SFTExperiment
 from lqlm.adapters.configs import AdapterConfig, FullConfig
+from lqlm.io.load import find_model
 from lqlm.optim.chains import make_optimizer
 from lqlm.rewards.specs import RewardSpec, bind
 from lqlm.tasks.pairs import PairConfig
@@ -25,7 +26,9 @@ from lqlm.tasks.records import InstructionConfig
 
 
 def check(settings: PipelineExperiment) -> None:
-    """Refuse settings that a later stage would refuse, before any work."""
+    """Refuse settings and a model that a later stage would refuse, before any work."""
+    if "sft" in settings.stages and isinstance(settings.sft.model, ModelSettings):
+        find_model(settings.sft.model.source)
     for stage, make in EXPERIMENTS.items():
         if stage in settings.stages:
             made = make(settings)

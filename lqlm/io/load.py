@@ -82,7 +82,7 @@ def load_model(source: str, quant: QuantConfig | None, dtype: str) -> LoadedMode
     Raises:
       UserError: if the source is not found, damaged, or of a kind that lqlm does not compute.
     """
-    path = _resolve(source)
+    path = find_model(source)
     weights, raw_config, tokenizer = _open_gguf(path) if path.is_file() else _open_directory(path)
     config = _config(raw_config, path)
     check_vocabulary(tokenizer, config)
@@ -141,7 +141,12 @@ def checksum(files: tuple[pathlib.Path, ...]) -> str:
     return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in sorted(digests)).encode()).hexdigest()
 
 
-def _resolve(source: str) -> pathlib.Path:
+def find_model(source: str) -> pathlib.Path:
+    """The file or the directory of a model, as `load_model` is given it; of a hub id the directory it is fetched to.
+
+    Raises:
+      UserError: if there is none.
+    """
     if source == DEFAULT_MODEL:
         return default_model_path()
     path = pathlib.Path(source).expanduser()

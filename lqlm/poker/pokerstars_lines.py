@@ -27,6 +27,7 @@ CHATTER = re.compile(
 )
 NOT_READ = {
     "Hand cancelled": "the hand was cancelled",
+    "(pot not awarded as player cashed out)": "a player cashed out: the site's payment is no part of the pot",
     "cashed out the hand": "a player cashed out: the site's payment is no part of the pot",
 }
 COUNTS = {"FLOP": 3, "TURN": 4, "RIVER": 5}

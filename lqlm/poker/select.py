@@ -96,7 +96,8 @@ class Tiers:
     names: tuple[str, ...] = ("negative", "low", "middle", "high")
 
     def __post_init__(self) -> None:
-        if len(self.names) != len(self.bounds) + 1 or list(self.bounds) != sorted(self.bounds):
+        ascending = all(map(math.isfinite, self.bounds)) and list(self.bounds) == sorted(set(self.bounds))
+        if len(self.names) != len(self.bounds) + 1 or not ascending:
             raise UserError(f"tiers: {len(self.bounds)} ascending bounds need {len(self.bounds) + 1} names")
 
 

@@ -150,12 +150,48 @@ def test_logs_that_are_there_in_two_forms_are_refused(logs, tmp_path, monkeypatc
         (["parse", "missing.txt", "--out", "OUT"], "no hand histories"),
         (["select", "OUT", "--out", "OUT/x"], "no finished stage"),
         (["prompts", "OUT", "--out", "OUT/x"], "no finished stage"),
+        (["evaluate", "--out", "OUT", "--hands", "-5"], "argument --hands: -5 is too small; give 1 or more"),
+        (["evaluate", "--out", "OUT", "--seed", "-1"], "argument --seed: -1 is too small; give 0 or more"),
+        (["evaluate", "--out", "OUT", "--rounds", "x"], "argument --rounds: 'x' is no whole number"),
+        (["evaluate", "--out", "OUT", "--seats", "11"], "argument --seats: invalid choice: 11"),
+        (["evaluate", "--out", "OUT/file", "--heroes", "call", "--iterations", "0"], "OUT/file: File exists; choose"),
+        (["parse", "OUT/file", "--out", "OUT/x"], "OUT/file: no hand could be read"),
+        (["select", "OUT", "--out", "OUT/x", "--min-hands", "-4"], "argument --min-hands: -4 is too small"),
+        (["select", "OUT", "--out", "OUT/x", "--bounds", "nan", "1", "2"], "3 ascending bounds need 4 names"),
+        (["review", "OUT/file", "--out", "OUT"], "OUT/file: no hand could be read"),
     ],
 )
-def test_bad_input_is_one_line(argv, message, tmp_path, capsys):
+def test_bad_input_is_one_line(argv, message, logs, tmp_path, capsys):
+    (tmp_path / "file").write_text("neither text of PokerStars nor PHH\n")
+    if argv[0] == "select" and len(argv) > 4:  # of a stage that is there
+        run("parse", logs, "--out", tmp_path)
+        capsys.readouterr()
     assert dispatch([word.replace("OUT", str(tmp_path)) for word in argv]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert message.replace("OUT", str(tmp_path)) in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--tiers", "hihg"], "--tiers hihg: "),
+        (["--choices", "-3"], "choices are (-3,); give bets in big blinds"),
+        (["--style", "a\nb"], r"style is 'a\nb'; give one line of text"),
+    ],
+)
+def test_prompts_refuse_what_cannot_be_written(logs, tmp_path, capsys, argv, message):
+    stages(logs, tmp_path)
+    assert dispatch(["prompts", str(tmp_path / "selected"), "--out", str(tmp_path / "x"), *argv]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_another_stage_is_refused(logs, tmp_path, capsys):
+    stages(logs, tmp_path)
+    assert dispatch(["prompts", str(tmp_path / "hands"), "--out", str(tmp_path / "x")]) == 2
+    assert "holds none of train, valid, test; give a folder that `select` wrote" in capsys.readouterr().err
+    (tmp_path / "prompts" / "hands-0.jsonl").write_text('{"no": 1}\n')
+    assert dispatch(["select", str(tmp_path / "prompts"), "--out", str(tmp_path / "x")]) == 2
+    assert "hands-0.jsonl:1: no 'session'; this is no file of the stage before" in capsys.readouterr().err
 
 
 def test_habits_of_showdowns_alone_are_refused(logs, tmp_path, capsys):

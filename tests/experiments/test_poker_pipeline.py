@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.command import load_config
 from experiments.configdict import as_config, from_config
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
@@ -285,6 +286,20 @@ def test_pairs_hold_what_was_done_against_another_legal_answer(made):
     again, other = (list(told_pairs(lambda: asked, PairSettings(), every, seed)) for seed in (0, 1))
     assert list(told_pairs(lambda: asked, PairSettings(), every, 0)) == again != other
     assert len(again) == len(asked) and all(pair["chosen"] != pair["rejected"] for pair in again + other)
+
+
+def test_the_papers_recipe_finds_its_players_in_own_logs(tmp_path):
+    """A tenth of its sessions; its model is asked for before anything is played."""
+    settings = from_config(PipelineExperiment, load_config("configs/poker_opt13b.py"))
+    found = dataclasses.replace(settings, workdir=str(tmp_path / "run"), logs=LogSettings(sessions=8, hands=100))
+    with pytest.raises(UserError, match=r"runs/opt-1\.3b: no such path here"):
+        pipeline.run_pipeline(found)
+    assert not (tmp_path / "run").exists()
+    stages = ("logs", "hands", "selected", "prompts", "records", "pairs")
+    select = dataclasses.replace(settings.select, train=0.5, valid=0.25, min_hands=20)
+    pipeline.run_pipeline(dataclasses.replace(found, stages=stages, select=select))
+    assert len(rows(tmp_path / "run" / "records" / "train.jsonl")) > 20
+    assert len(rows(tmp_path / "run" / "pairs" / "train.jsonl")) > 20
 
 
 def test_pairs_by_tiers_turn_round_for_the_worst_players(made):

@@ -24,6 +24,7 @@ from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import deal, play_hand
 from lqlm.poker.codec import to_json
 from lqlm.poker.record import known_cards
+from tests.experiments.tiny_model import save_model
 
 
 def rank_equity(hole, board):
@@ -205,6 +206,20 @@ def test_the_command_writes_a_table_numbers_and_plots_and_goes_on_where_it_was(t
     assert dispatch([*command, "--seed", "0"]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (out / "matches").iterdir()}
     assert json.loads((out / "evaluate.json").read_text()) == found
+
+
+def test_models_are_judged_on_the_same_decisions(tmp_path):
+    write_selected(tmp_path / "selected")
+    model = save_model(tmp_path / "model", max_position_embeddings=512, num_hidden_layers=1)
+    command = ["evaluate", "--out", str(tmp_path / "out"), "--models", f"small={model}", "--opponents"]
+    command += ["--iterations", "0", "--samples", "8", "--rounds", "2", "--selected", str(tmp_path / "selected")]
+    assert dispatch(command) == 0
+    rows = json.loads((tmp_path / "out" / "evaluate.json").read_text())["agreement"]
+    assert [row["predictor"] for row in rows][-1] == "small" and len(rows) == 5
+    assert rows[-1]["decisions"] == rows[0]["decisions"] and 0 < rows[-1]["accuracy"][0] < 1
+    (kept,) = (tmp_path / "out" / "predictions").iterdir()
+    before = kept.stat().st_mtime_ns
+    assert dispatch(command) == 0 and kept.stat().st_mtime_ns == before
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
