@@ -67,6 +67,7 @@ def run(config: Any) -> None:
 def run_pipeline(settings: PipelineExperiment) -> list[str]:
     """All stages that are not finished; the names of these."""
     tuning.check(settings)
+    tuning.check_model(settings)
     done = run_stages(pathlib.Path(settings.workdir), stages(settings))
     models.keep_settings(settings)
     if "evaluate" in settings.stages and "evaluate" not in done:

@@ -162,6 +162,8 @@ class PipelineExperiment:
         if isinstance(self.sft.adapter, LoraConfig) and self.sft.adapter.decomposes:
             raise UserError(f"sft.adapter.init is {self.sft.adapter.init!r}, which changes the base; take another")
 
+        if "draws" in self.ask.features and self.logs.game == "omaha":
+            raise UserError("ask.features: draws are told in hold'em alone; leave them out where logs.game is 'omaha'")
         if "habits" in self.ask.features and "evaluate" in self.stages:
             raise UserError("ask.features: habits need the hands before, which matches do not tell; leave them out")
 

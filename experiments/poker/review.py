@@ -33,13 +33,15 @@ def main(argv: Sequence[str]) -> None:
     tally = Tally()
     player = options.player or dealt_to(_read(options.logs, Tally()))  # logs are read twice, never held
     hands = _read(options.logs, tally)
-    found = list(review(hands, player, adviser, Rule(), options.seed, options.limit, options.playouts))
+    found = list(review(hands, player, adviser, Rule(), options.seed, options.limit + 1, options.playouts))
     if not found:
         raise UserError(f"{player!r} takes no decision in these hands; {_who(_names(_read(options.logs, Tally())))}")
+    found, cut = found[: options.limit], len(found) > options.limit
     rated = totals(found)
-    shown = {"names": options.names, "tally": tally, "playouts": options.playouts}
+    shown = {"names": options.names, "tally": tally, "playouts": options.playouts, "cut": cut}
     write_review(options.out, found, rated, adviser, Rule(), player, **shown)
-    print(f"{summary(rated)}\n{tally.read} hands read, {tally.skipped.total()} skipped; {options.out}")
+    more = f"; the first {options.limit} only (--limit)" if cut else ""
+    print(f"{summary(rated)}{more}\n{tally.read} hands read, {tally.skipped.total()} skipped; {options.out}")
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:

@@ -36,6 +36,7 @@ def write_review(
     names: bool,
     tally: Tally,
     playouts: int = 0,
+    cut: bool = False,
 ) -> None:
     """Write the report.
 
@@ -49,11 +50,12 @@ def write_review(
         names: show players' names; else opponents are numbered and the player is "You".
         tally: of the hands that were read.
         playouts: times that alternatives were played on.
+        cut: whether there were more decisions than these.
     """
     called = _names(found, player, names)
     title = f"Review of {player}" if names else "Review"
     parts = [
-        f"<h1>{html.escape(title)}</h1><p>{_heading(rated, tally)}</p><p>{html.escape(ETHICS)}</p>",
+        f"<h1>{html.escape(title)}</h1><p>{_heading(rated, tally, cut)}</p><p>{html.escape(ETHICS)}</p>",
         _section("Totals", _totals(rated)),
         _section("How it is graded", _method(adviser, rule, playouts)),
         _section("Look at these first", _worst(found)),
@@ -85,13 +87,14 @@ def _names(found: Iterable[Reviewed], player: str, names: bool) -> dict[str, str
     return {player: OWN} | {name: f"Opponent {number}" for number, name in enumerate(others, 1)}
 
 
-def _heading(rated: Totals, tally: Tally) -> str:
+def _heading(rated: Totals, tally: Tally, cut: bool) -> str:
     facts = [
         f"{rated.decisions} decisions in {rated.hands} hands",
         f"result {rated.won:+.1f} bb",
         f"{rated.ungraded} not graded (cards not known, or split games)",
         f"{tally.read} hands read, {tally.skipped.total()} skipped",
     ]
+    facts += ["later decisions are left out (--limit)"] if cut else []
     return " · ".join(facts)
 
 
@@ -178,7 +181,7 @@ def _hands(found: Sequence[Reviewed], called: dict[str, str], player: str, names
         grades = "".join(f' <span class="grade {row.grade or ""}">{row.grade or "-"}</span>' for row in rows)
         held = f' <span class="cards">{show_cards(rows[0].cards)}</span>' if rows[0].cards else ""
         told = f" #{html.escape(hand.hand_id)}" if names else ""
-        won = signed(round(net_mbb(hand)[seat]), 1000)
+        won = signed(round(net_mbb(hand)[seat] / 10), 100)
         opened = " open" if number <= MOST_OPEN else ""
         yield (
             f"<details{opened}><summary>Hand {number}{told} (line {rows[0].line}){held} {won} bb{grades}</summary>"
@@ -212,7 +215,7 @@ def _before(row: Reviewed, called: dict[str, str]) -> str:
 
 def _told(act: Act, name: str, row: Reviewed) -> str:
     """A decision of somebody in a list of them."""
-    size = bb(act.amount, row.hand.big_blind)
+    size = bb(round(100 * act.amount / row.hand.big_blind), 100)
     amount = {"raises": f" to {size} bb", "folds": "", "checks": ""}.get(act.kind.value, f" {size} bb")
     if act.seat == row.decision.seat:
         return f"{name} {act.kind.value.removesuffix('s') if name == OWN else act.kind.value}{amount}"

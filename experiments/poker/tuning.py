@@ -26,15 +26,19 @@ from lqlm.tasks.records import InstructionConfig
 
 
 def check(settings: PipelineExperiment) -> None:
-    """Refuse settings and a model that a later stage would refuse, before any work."""
-    if "sft" in settings.stages and isinstance(settings.sft.model, ModelSettings):
-        find_model(settings.sft.model.source)
+    """Refuse settings that a later stage would refuse, before any work."""
     for stage, make in EXPERIMENTS.items():
         if stage in settings.stages:
             made = make(settings)
             make_optimizer(scheduled(made, made.run.steps * getattr(made.run, "updates", 1)))
             for name, one in getattr(made, "rewards", {}).items():
                 bind(RewardSpec(name, one.function, one.weight, one.params))
+
+
+def check_model(settings: PipelineExperiment) -> None:
+    """Refuse a model to begin with that is not there, before hours of logs."""
+    if "sft" in settings.stages and isinstance(settings.sft.model, ModelSettings):
+        find_model(settings.sft.model.source)
 
 
 def sft(settings: PipelineExperiment) -> SFTExperiment:

@@ -21,7 +21,7 @@ from lqlm.poker.record import ActKind, Game, Hand
 from lqlm.poker.replay import Decision, to_win
 
 NAMES = ("equity", "range-equity", "pot-odds", "draws", "class", "spot", "habits")
-"""What can be asked for; habits are other players' and need the hands before."""
+"""What can be asked for; habits are other players' and need the hands before; draws are told in hold'em alone."""
 SAMPLES = 1000
 """Random deals for an equity; the standard error is below 1.6 percent."""
 
@@ -108,7 +108,7 @@ def features_of(
         outs=found.count if found else None,
         draws=found.names if found else (),
         style=style,
-        made=made_hand(cards, decision.board) if "class" in names and hand.game is Game.HOLDEM else "",
+        made=made_hand(cards, decision.board) if "class" in names else "",
         spot=spot_of(hand, decision, call) if "spot" in names else None,
         range_equity=range_equity(hand, decision, cards, against) if "range-equity" in names else None,
     )
@@ -220,13 +220,19 @@ def pot_odds(to_call: Decimal, pot: Decimal) -> int:
 def made_hand(cards: Sequence[int], board: Sequence[int]) -> str:
     """One of the 169 classes before the flop; later the category of the hand, a pair by its place on the board.
 
+    Of Omaha's cards the ranks and the suits' pattern; later the category of the best hand that uses two of them.
+
     >>> from lqlm.poker.cards import cards
     >>> flop = cards("Kd7c2s")
     >>> made_hand(cards("AhKh"), ()), made_hand(cards("AhKh"), flop), made_hand(cards("8h8d"), flop)
     ('AKs', 'top pair', 'underpair')
+    >>> made_hand(cards("AhKhAd2c"), ()), made_hand(cards("AhKhAd2c"), flop)
+    ('AAK2-211', 'two pair')
     """
     if not board:
         return hand_class(cards)
+    if len(cards) > 2:
+        return CATEGORIES[best_category(cards, board, 2)]
     best = CATEGORIES[best_category(cards, board)]
     return _pair(list(map(rank, cards)), list(map(rank, board))) if best == "pair" else best
 

@@ -595,6 +595,11 @@ def test_settings_to_a_config_and_back(tmp_path):
             lambda: PipelineExperiment(stages=tuple(set(STAGES) - {"reward_model"})),
             "ppo reads what reward_model leaves",
         ),
+        (
+            lambda: PipelineExperiment(ask=AskSettings(features=("draws",)), logs=LogSettings(game="omaha")),
+            "draws are told in hold'em alone",
+        ),
+        (lambda: AskSettings(choices=(3, -1)), "give bets in big blinds, none below 0"),
         (lambda: PPOStage(judge=0.0), "there must be some reward"),
         (lambda: PairSettings(best=("a",), worst=("a",)), "none of them in both"),
         (

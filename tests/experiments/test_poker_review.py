@@ -186,6 +186,9 @@ def test_playing_on_uses_no_card_of_the_others(tmp_path, log):
     run(log, "--out", tmp_path / "p.html", "--playouts", "2", "--limit", "2")
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert page.count("Played on, against") == 2 and "no telling" in page and "flattered by chance" in page
+    assert "later decisions are left out (--limit)" in page
+    run(log, "--out", tmp_path / "p.html", "--limit", "1000")
+    assert "left out" not in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
 def test_bad_input_is_one_line(log, tmp_path, capsys):
@@ -195,7 +198,7 @@ def test_bad_input_is_one_line(log, tmp_path, capsys):
     for argv, says in (
         ([str(log), "--out", out, "--player", "Nobody"], "'Nobody' takes no decision in these hands"),
         ([str(tmp_path / "none.txt"), "--out", out], "no hand histories there"),
-        ([str(log), "--out", out, "--limit", "0"], "--limit 0: give 1 or more"),
+        ([str(log), "--out", out, "--limit", "0"], "argument --limit: 0 is too small; give 1 or more"),
     ):
         assert dispatch(["review", *argv]) == 2
         error = capsys.readouterr().err

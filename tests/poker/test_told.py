@@ -17,7 +17,7 @@ from lqlm.poker.arena.language import LanguageAgent
 from lqlm.poker.arena.lockstep import play_lockstep
 from lqlm.poker.arena.rules import Rules
 from lqlm.poker.arena.table import deal, play_hand
-from lqlm.poker.cards import cards
+from lqlm.poker.cards import CATEGORIES, cards
 from lqlm.poker.pokerstars import parse, render
 from lqlm.poker.profiles import Profiles
 from lqlm.poker.prompts import read_compact, read_prompt, read_terse, write_compact, write_prompt, write_terse
@@ -154,10 +154,10 @@ def test_a_command_is_told_what_a_config_tells():
 
 def test_draws_are_told_on_flop_and_turn_of_holdem_only():
     hand = random_hand(3, game=Game.OMAHA, known="all")
-    omaha = [
-        features_of(hand, d, known_cards(hand)[d.seat], ("draws", "class"), Decimal(0)) for d in replay(hand).decisions
-    ]
-    assert all(found.outs is None and not found.made for found in omaha)
+    for decision in replay(hand).decisions:
+        found = features_of(hand, decision, known_cards(hand)[decision.seat], ("draws", "class"), Decimal(0))
+        assert found.outs is None and not found.draws
+        assert (found.made in CATEGORIES) if decision.street else ("-" in found.made)
     hand = played(2, RandomBot())
     decisions = [decision for n in range(12) for decision in replay(played(n, RandomBot())).decisions]
     for decision in {len(decision.board): decision for decision in decisions}.values():
