@@ -596,7 +596,7 @@ def test_settings_to_a_config_and_back(tmp_path):
             "ppo reads what reward_model leaves",
         ),
         (
-            lambda: PipelineExperiment(ask=AskSettings(features=("draws",)), logs=LogSettings(game="omaha")),
+            lambda: PipelineExperiment(ask=AskSettings(chat=True, features=("draws",)), logs=LogSettings(game="omaha")),
             "draws are told in hold'em alone",
         ),
         (lambda: AskSettings(choices=(3, -1)), "give bets in big blinds, none below 0"),
