@@ -1,8 +1,8 @@
 """How well agents play: matches, exploitability and agreement, as a table, JSON and plots with 95% intervals.
 
-Written into --out: evaluate.json, table.txt, matches.png, small_games.png, agreement.png, and under matches/ (and
-matches_omaha/) a file for each line, which is not played again. Agreement needs --selected, a folder of ``select``:
-the trees learn from its training sessions; they and all models are judged on its test sessions.
+Written into --out: evaluate.json, table.txt, matches.png, differences.png, small_games.png, agreement.png, and under
+matches/ (and matches_omaha/) a file for each line, which is not played again. Agreement needs --selected, a folder of
+``select``: the trees learn from its training sessions; they and all models are judged on its test sessions.
 Models play under names of their own: --models late=runs/poker_small,stage=ppo early=runs/poker_small,stage=sft
 """
 

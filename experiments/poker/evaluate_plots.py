@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.poker.measure import Row
+from lqlm.poker.select import Z95
 
 SHOWN = ("duplicate", "all-in", "controlled")
 LINEAR = 500
@@ -16,7 +17,7 @@ LINEAR = 500
 
 def draw(found: Mapping[str, list[Row]], folder: pathlib.Path) -> None:
     """Write a picture for each part that has rows."""
-    for name, plot in (("matches", _matches), ("small games", _games), ("agreement", _agreement)):
+    for name, plot in PLOTS.items():
         if found.get(name):
             figure = plot(found[name])
             figure.savefig(folder / f"{name.replace(' ', '_')}.png", dpi=120, bbox_inches="tight")
@@ -32,7 +33,8 @@ def _matches(rows: list[Row]) -> Figure:
         axes.set_title(f"{column[0]} {column[1]} seats".strip(), fontsize=9)
     figure.axes[0].set_yticks(range(len(names), 0, -1), [f"{hero} - {other}" for hero, other in names], fontsize=8)
     figure.axes[0].legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.12), ncols=len(SHOWN))
-    figure.supxlabel("mbb per hand, 95% intervals", fontsize=9)
+    than = f" more than {rows[0]['than']}" if "than" in rows[0] else ""
+    figure.supxlabel(f"mbb per hand{than}, 95% intervals", fontsize=9)
     figure.tight_layout()
     return figure
 
@@ -61,24 +63,54 @@ def _games(rows: list[Row]) -> Figure:
 
 
 def _agreement(rows: list[Row]) -> Figure:
-    figure = Figure(figsize=(11, 1.5 + 0.4 * len(rows)))
-    left, right = figure.subplots(1, 2)
-    at = np.arange(len(rows))[::-1]
-    for i, name in enumerate(("accuracy", "macro F1")):
-        value, low, high = np.array([row[name] for row in rows]).T
-        left.errorbar(value, at + 0.1 - 0.2 * i, xerr=[value - low, high - value], fmt="o", capsize=2, label=name)
-    left.set_yticks(at, [row["predictor"] for row in rows])
-    left.set_xlabel("95% intervals by session")
-    left.legend()
-    for row in rows:
-        count, confidence, correct = np.array(row["bins"]).T
-        some = count > 0
-        right.plot(
-            confidence[some] / count[some], correct[some] / count[some], "o-", markersize=3, label=row["predictor"]
-        )
-    right.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    right.set_xlabel("confidence")
-    right.set_ylabel("accuracy")
-    right.legend(fontsize=7)
+    figure = Figure(figsize=(15, 1.5 + 0.4 * len(rows)))
+    panels = figure.subplots(1, 3)
+    for axes, names in zip(panels, (("accuracy", "macro F1"), ("calibration error", "sizing error"))):
+        _measures(axes, rows, names)
+    panels[0].set_yticks(np.arange(len(rows))[::-1], [row["predictor"] for row in rows])
+    panels[1].set_yticks([])
+    panels[1].set_xscale("log")
+    _calibration(panels[2], rows)
     figure.tight_layout()
     return figure
+
+
+def _measures(axes: Axes, rows: list[Row], names: tuple[str, ...]) -> None:
+    """A line for each predictor; those without such a measure have no mark."""
+    none = [np.nan] * 3
+    for i, name in enumerate(names):
+        value, low, high = np.array([row.get(name, none) for row in rows], float).T
+        at = np.arange(len(rows))[::-1] + 0.1 - 0.2 * i
+        axes.errorbar(value, at, xerr=[value - low, high - value], fmt="o", capsize=2, label=name)
+    axes.set_xlabel("95% intervals by session")
+    axes.legend()
+
+
+def _calibration(axes: Axes, rows: list[Row]) -> None:
+    """How often the most probable action was taken, by its probability; intervals as if decisions were independent."""
+    for row in rows:
+        count, confidence, correct = (column[np.array(row["bins"])[:, 0] > 0] for column in np.array(row["bins"]).T)
+        share, (low, high) = correct / count, wilson(correct, count)
+        bars = [np.maximum(share - low, 0), np.maximum(high - share, 0)]
+        axes.errorbar(
+            confidence / count, share, yerr=bars, fmt="o-", markersize=3, capsize=2, lw=1, label=row["predictor"]
+        )
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.legend(fontsize=7)
+
+
+def wilson(correct: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95% interval of a share, ``(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)``.
+
+    >>> [bound.round(3).tolist() for bound in wilson(np.array([0, 50, 10]), np.array([10, 100, 10]))]
+    [[0.0, 0.404, 0.722], [0.278, 0.596, 1.0]]
+    """
+    share, square = correct / count, Z95**2 / count
+    half = Z95 * np.sqrt(share * (1 - share) / count + square / (4 * count))
+    return (share + square / 2 - half) / (1 + square), (share + square / 2 + half) / (1 + square)
+
+
+PLOTS = {"matches": _matches, "differences": _matches, "small games": _games, "agreement": _agreement}
+"""Part of what was found -> its picture."""

@@ -51,6 +51,7 @@ def test_two_models_and_a_bot_on_the_same_cards(model, tmp_path, capsys):
     assert 0 < small["leduc", "one"]["exploitability"] < 6 and "against cfr+" in small["kuhn", "one"]
     shown = capsys.readouterr().out
     assert "two - 1 x fold" in shown and "of two lines" in shown and (tmp_path / "matches.png").stat().st_size > 5000
+    assert (tmp_path / "differences.png").stat().st_size > 5000
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "matches").iterdir()}
     assert len(before) == 6  # a row and its deals for each line
     run(tmp_path, *argv, "--hands", 6, "--iterations", 0, "--rows", 4)
