@@ -18,6 +18,7 @@ from experiments.command import load_config
 from experiments.configdict import as_config, from_config
 from experiments.grpo.settings import RunSettings as GRPORun
 from experiments.pairs.settings import PairRunSettings
+from experiments.plan.shapes import opt
 from experiments.poker import ablation, measure, models, pipeline, select, tuning
 from experiments.poker.agent import AgentSettings, Player, open_player
 from experiments.poker.ask import AskSettings, Scorer
@@ -48,9 +49,12 @@ from lqlm.adapters.configs import LoraConfig
 from lqlm.algorithms.ppo import PPOConfig
 from lqlm.errors import UserError
 from lqlm.generation.sampling import SamplingConfig
+from lqlm.io.bpe import train_bpe
+from lqlm.io.export import save_hf
 from lqlm.io.monitor import CompilationCounter
 from lqlm.io.reward_model import load_reward_model
 from lqlm.models.heads import sequence_scores
+from lqlm.models.init import init_base
 from lqlm.optim.chains import OptimConfig
 from lqlm.poker.answers import Answer, write_answer, write_short
 from lqlm.poker.arena.actions import BlindChoices
@@ -288,18 +292,38 @@ def test_pairs_hold_what_was_done_against_another_legal_answer(made):
     assert len(again) == len(asked) and all(pair["chosen"] != pair["rejected"] for pair in again + other)
 
 
+def save_opt(folder, tokenizer):
+    """An OPT of two layers with random weights."""
+    shape = dataclasses.replace(opt(2, 32, 2), vocab_size=tokenizer.vocab_size)
+    save_hf(folder, init_base(jax.random.key(0), shape, dtype="float32", std=0.02), shape, tokenizer)
+
+
 def test_the_papers_recipe_finds_its_players_in_own_logs(tmp_path):
-    """A tenth of its sessions; its model is asked for before anything is played."""
+    """Few of its sessions, steps and weights; its model is asked for before anything is played."""
     settings = from_config(PipelineExperiment, load_config("configs/poker_opt13b.py"))
-    found = dataclasses.replace(settings, workdir=str(tmp_path / "run"), logs=LogSettings(sessions=8, hands=100))
+    logs, task = LogSettings(sessions=8, hands=100), dataclasses.replace(settings.task, heldout=2)
+    found = dataclasses.replace(settings, workdir=str(tmp_path / "run"), logs=logs, task=task)
     with pytest.raises(UserError, match=r"runs/opt-1\.3b: no such path here"):
         pipeline.run_pipeline(found)
     assert not (tmp_path / "run").exists()
     stages = ("logs", "hands", "selected", "prompts", "records", "pairs")
     select = dataclasses.replace(settings.select, train=0.5, valid=0.25, min_hands=20)
     pipeline.run_pipeline(dataclasses.replace(found, stages=stages, select=select))
-    assert len(rows(tmp_path / "run" / "records" / "train.jsonl")) > 20
-    assert len(rows(tmp_path / "run" / "pairs" / "train.jsonl")) > 20
+    learned = rows(tmp_path / "run" / "records" / "train.jsonl")
+    assert len(learned) > 20 and len(rows(tmp_path / "run" / "pairs" / "train.jsonl")) > 20
+    texts = [turn["content"] for row in learned for turn in row["messages"]]
+    save_opt(tmp_path / "opt", train_bpe(texts, 1500, tmp_path / "bpe"))
+    few = {"steps": 2, "eval_every": 0, "eval_batch": 2, "checkpoint_every": 2, "samples": 0}
+    whole = as_config(dataclasses.replace(found, stages=(*stages, "sft", "reward_model", "ppo"), select=select))
+    whole.sft.model.source, whole.sft.model.dtype, whole.sft.heldout = str(tmp_path / "opt"), "float32", 4
+    whole.reward_model.heldout, whole.sft.adapter.rank = 4, 4
+    for stage in (whole.sft, whole.reward_model, whole.ppo):
+        stage.run.update(few)
+        stage.optim.warmup_steps = 0
+    settings = from_config(PipelineExperiment, whole)
+    assert pipeline.run_pipeline(settings) == ["sft", "reward_model", "ppo"]
+    (step, *_) = read_rows(tmp_path / "run" / "ppo" / "metrics.jsonl")
+    assert player_of(settings, "ppo").model.config.family == "opt" and step
 
 
 def test_pairs_by_tiers_turn_round_for_the_worst_players(made):
