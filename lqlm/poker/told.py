@@ -226,8 +226,8 @@ def made_hand(cards: Sequence[int], board: Sequence[int]) -> str:
     >>> flop = cards("Kd7c2s")
     >>> made_hand(cards("AhKh"), ()), made_hand(cards("AhKh"), flop), made_hand(cards("8h8d"), flop)
     ('AKs', 'top pair', 'underpair')
-    >>> made_hand(cards("AhKhAd2c"), ()), made_hand(cards("AhKhAd2c"), flop)
-    ('AAK2-211', 'two pair')
+    >>> made_hand(cards("AhAdAsKc"), ()), made_hand(cards("AhAdAsKc"), flop)
+    ('AAAK-1111', 'pair')
     """
     if not board:
         return hand_class(cards)
