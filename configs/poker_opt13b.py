@@ -20,9 +20,9 @@ Model:     runs/opt-1.3b, made once where torch is: the tokenizer has no chat te
                )
                tokenizer.save_pretrained("runs/opt-1.3b")
                AutoModelForCausalLM.from_pretrained("facebook/opt-1.3b").save_pretrained("runs/opt-1.3b")
-Others:    --config.sft.model.source=runs/opt-125m, the shape for a CPU (with --config.sft.model.dtype=float32): 60 to 75
-           seconds a step of SFT, 28 of the reward model, 95 of PPO and 3.4 GiB on 2 cores that had other work besides;
-           or any other model that lqlm computes.
+Others:    --config.sft.model.source=runs/opt-125m, the shape for a CPU (with --config.sft.model.dtype=float32): 60 to
+           75 seconds a step of SFT, 28 of the reward model, 95 of PPO and 3.4 GiB on 2 cores that had other work
+           besides; or any other model that lqlm computes.
 
 From the paper: the showdown filter, the best and the worst players by win rate (a fifth each, of those with 100
 hands: the paper names no numbers; --config.select.top=0 --config.select.bottom=0 for those above 1,500 mbb a hand and
