@@ -2,8 +2,9 @@
 
 Command:   python -m experiments.panel
 Hardware:  2 CPU cores, 3 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   23 for 48 problems (--config.problems=48) on one core, beside other work.
+Expected:  of these 48, one seed: one sample 20.8%, a majority of 13 samples 33.3%, the panel 8.3% at as many tokens.
+           A model of 135 million parameters repeats what experts are told instead of solving a step: no help.
 """
 
 from experiments.configdict import as_config
