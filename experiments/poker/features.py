@@ -1,11 +1,12 @@
 """What each feature adds: one small model for each set of features, at equal steps, beside boosted trees.
 
-usage: python -m experiments.poker features SELECTED --out DIRECTORY [--config FILE] [--sets SET ...]
+usage: python -m experiments.poker features SELECTED --out DIRECTORY [--config FILE] [--steps N] [--sets SET ...]
 
 SELECTED is a folder of ``select``: models learn from its train sessions, the power of the prior correction is chosen on
 its valid sessions, and all is measured on its test sessions.  Model, steps and words come from the pipeline's config
-file; a set is names of features with a plus between them, or ``none``.  Written into --out: a folder for each set with
-its records and its run, a file for each line, which is not made again, features.json and table.txt.
+file (its 15,000 steps take an hour a set on a core; 1,500 tell sets apart); a set is names of features with a plus
+between them, or ``none``.  Written into --out: a folder for each set with its records and its run, a file for each
+line, which is not made again, features.json and table.txt.
 """
 
 import argparse
@@ -39,7 +40,14 @@ from lqlm.poker.arena.features import DecisionTable, joined
 from lqlm.tasks.records import InstructionConfig
 
 DEFAULT = "configs/poker_pluribus.py"
-SETS = ("none", "equity", "equity+pot-odds", "equity+pot-odds+spot", "equity+pot-odds+spot+class")
+SETS = (
+    "none",
+    "equity",
+    "equity+pot-odds",
+    "equity+pot-odds+spot",
+    "equity+pot-odds+spot+class",
+    "equity+pot-odds+spot+class+draws",
+)
 NONE = "none"
 PARTS = ("train", "valid", "test")
 
