@@ -40,6 +40,7 @@ from lqlm.algorithms.step import init_state, make_update
 from lqlm.generation.decode import Completions, generate
 from lqlm.generation.sampling import SamplingConfig
 from lqlm.io.load import DEFAULT_MODEL, LoadedModel, load_model
+from lqlm.models.decoding import for_decoding
 from lqlm.models.products import with_products
 from lqlm.models.remat import Remat
 from lqlm.models.score import completion_logprobs
@@ -66,7 +67,7 @@ class OwnStep:
             return completion_logprobs(base, adapters, *rows, cfg, with_entropy=True, remat=remat)
 
         self.update = jax.jit(make_update(grpo_objective(score, GRPOConfig(beta=0.0)), optimizer), donate_argnums=0)
-        self.merge = jax.jit(lambda layers, adapters: merge({"layers": layers}, adapters)["layers"])
+        self.copy = jax.jit(lambda base, adapters: for_decoding(merge(base, adapters)))
         sampling = SamplingConfig(max_new_tokens=shape.new)
 
         def sample(base: Any, prompts: Any, mask: Any, key: Any) -> Completions:
@@ -80,10 +81,11 @@ class OwnStep:
     def __call__(self) -> None:
         """One step: merge, sample, advantages of made-up rewards, update."""
         start, number = time.perf_counter(), len(self.laps)
-        layers = self.merge(self.base["layers"], self.state.adapters)
+        read = {name: self.base[name] for name in ("layers", "head") if name in self.base}
+        dense = {**self.base, **self.copy(read, self.state.adapters)}
         mask = jnp.ones(self.prompts.shape, bool)
         key = jax.random.key(number)
-        done = jax.block_until_ready(self.sample({**self.base, "layers": layers}, self.prompts, mask, key))
+        done = jax.block_until_ready(self.sample(dense, self.prompts, mask, key))
         generated = time.perf_counter()
         rewards = jnp.tile(jnp.arange(self.shape.group, dtype=jnp.float32) % 3, (self.shape.prompts, 1))
         batch = GRPOBatch(self.prompts, mask, done.tokens_BGC, done.mask_BGC, group_advantages(rewards))

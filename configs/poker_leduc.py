@@ -3,11 +3,11 @@
 Command:   python -m experiments.poker train-small --config configs/poker_leduc.py
 Kuhn:      python -m experiments.poker train-small --config configs/poker_leduc.py:kuhn
 Hardware:  2 CPU cores.
-Minutes:   Kuhn 3 beside some twenty other jobs on the two cores; Leduc 8 to 16 on one core, beside others.
+Minutes:   Kuhn 3 beside some twenty other jobs on the two cores; Leduc 9 on one core, beside another job.
 Expected:  Kuhn, in antes per hand (uniform play 0.458): exploitability of the last policy 0.057, 0.076 and 0.027 with
            seeds 0 to 2, of the average policy 0.038, 0.034 and 0.031.  Leduc (uniform 2.374, always calling 1.467, the
-           reference CFR+ 0.013): the last policy 0.402, 1.145 and 0.669, the average policy 0.200, 0.261 and 0.224;
-           the last one loses 0.046, 0.037 and 0.051 a hand to CFR+.
+           reference CFR+ 0.013): the last policy 0.183, 0.154 and 0.182, the average policy 0.225, 0.248 and 0.239;
+           the last one loses 0.041, 0.046 and 0.047 a hand to CFR+.
 """
 
 import typing
@@ -32,7 +32,7 @@ def get_config(game: typing.Literal["leduc", "kuhn"] = "leduc"):
             adapter=FullConfig(),
             loss="replicator",
             mirror=MirrorConfig(eta=0.1 if leduc else 0.3, legal=0.1),
-            magnet=MagnetSettings(1.0, 0.1) if leduc else MagnetSettings(0.5, 0.05),
+            magnet=MagnetSettings(1.0, 0.3) if leduc else MagnetSettings(0.5, 0.05),
             optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=10, b2=0.95, paging="none"),
             run=SmallRunSettings(
                 steps=1000 if leduc else 300,

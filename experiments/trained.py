@@ -20,6 +20,7 @@ from lqlm.io.export import save_hf
 from lqlm.io.load import LoadedModel, load_model
 from lqlm.io.peft import load_peft, save_peft
 from lqlm.models.config import ModelConfig
+from lqlm.models.decoding import for_decoding
 from lqlm.models.products import with_products
 from lqlm.models.transformer import bind
 from lqlm.quant.qtensor import QuantConfig
@@ -96,7 +97,14 @@ def has_dropout(adapter: AdapterConfig) -> bool:
     return getattr(adapter, "dropout", 0.0) > 0.0
 
 
-def policy(adapter: AdapterConfig, merged: bool, mesh: Mesh | None = None, cfg: ModelConfig | None = None) -> Policy:
+def policy(
+    adapter: AdapterConfig,
+    merged: bool,
+    mesh: Mesh | None = None,
+    cfg: ModelConfig | None = None,
+    *,
+    decodes: bool = True,
+) -> Policy:
     """``(base, adapters) -> (base, adapters or None)`` to decode with; merged, a dense copy of the linear layers.
 
     Args:
@@ -104,29 +112,28 @@ def policy(adapter: AdapterConfig, merged: bool, mesh: Mesh | None = None, cfg: 
         merged: whether to merge what can be merged.
         mesh: of the run; its copy of the weights is split as they are.
         cfg: of the model, where there is a mesh.
+        decodes: whether the copy is read token by token; False where it scores texts.
     """
     if not (merged and mergeable(adapter)):
         return bind
     if mesh is None:
-        return functools.partial(_merged, _merge_layers)
-    return functools.partial(_merged, compiled(functools.partial(_merge_split, cfg=cfg), mesh))
+        return functools.partial(_merged, _decoding_copy if decodes else _copy)
+    return functools.partial(_merged, compiled(functools.partial(_split_copy, cfg=cfg), mesh))
 
 
-def _merge(layers: PyTree, adapters: PyTree) -> PyTree:
-    return merge({"layers": layers}, adapters)["layers"]
+def _merged(copy: Callable[[PyTree, PyTree], PyTree], base: PyTree, adapters: PyTree) -> tuple[PyTree, None]:
+    """A dense copy of the linear layers for one rollout; embedding and norms are the base's own."""
+    read = {name: base[name] for name in ("layers", "head") if name in base}
+    return {**base, **copy(read, adapters)}, None
 
 
-def _merge_split(layers: PyTree, adapters: PyTree, cfg: ModelConfig | None) -> PyTree:
+def _split_copy(read: PyTree, adapters: PyTree, cfg: ModelConfig | None) -> PyTree:
     assert cfg is not None
-    return constrained({"layers": _merge(layers, adapters)}, cfg)["layers"]
+    return constrained({"layers": merge(read, adapters)["layers"]}, cfg)
 
 
-_merge_layers = jax.jit(_merge)
-
-
-def _merged(merge_layers: Callable[[PyTree, PyTree], PyTree], base: PyTree, adapters: PyTree) -> tuple[PyTree, None]:
-    """A dense copy of the linear layers for one rollout; embedding, norms and head are the base's own."""
-    return {**base, "layers": merge_layers(base["layers"], adapters)}, None
+_copy = jax.jit(merge)
+_decoding_copy = jax.jit(lambda read, adapters: for_decoding(merge(read, adapters)))
 
 
 def save(run: Run, state: TrainState) -> None:

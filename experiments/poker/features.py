@@ -1,11 +1,14 @@
 """What each feature adds: one small model for each set of features, at equal steps, beside boosted trees.
 
-usage: python -m experiments.poker features SELECTED --out DIRECTORY [--config FILE] [--steps N] [--sets SET ...]
+usage: python -m experiments.poker features SELECTED --out DIRECTORY [--config FILE] [--steps N] [--length N]
+                                            [--sets SET ...]
 
 SELECTED is a folder of ``select``: models learn from its train sessions, the power of the prior correction is chosen on
 its valid sessions, and all is measured on its test sessions.  Model, steps and words come from the pipeline's config
 file (its 15,000 steps take an hour a set on a core; 1,500 tell sets apart); a set is names of features with a plus
-between them, or ``none``.  Written into --out: a folder for each set with its records and its run, a file for each
+between them, or ``none``.  A set with an example that is longer than a row is refused: learned without its long hands
+it could not be compared.  A set whose prompts are longer than a row is refused: what it learned without its longest
+hands could not be compared.  Written into --out: a folder for each set with its records and its run, a file for each
 line, which is not made again, features.json and table.txt.
 """
 
@@ -89,6 +92,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--config", default=DEFAULT, help=f"settings of the pipeline; {DEFAULT}")
     parser.add_argument("--steps", type=at_least(1), help="of each model, in place of the config's")
+    parser.add_argument("--length", type=at_least(1), help="tokens of a row, in place of the config's sft.max_length")
     parser.add_argument("--sets", nargs="*", default=list(SETS), help="equity+pot-odds and so on, or none")
     return parser.parse_args(argv)
 
@@ -96,7 +100,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 def _settings(options: argparse.Namespace) -> PipelineExperiment:
     settings = from_config(PipelineExperiment, command.load_config(options.config))
     run = dataclasses.replace(settings.sft.run, steps=options.steps or settings.sft.run.steps)
-    return dataclasses.replace(settings, sft=dataclasses.replace(settings.sft, run=run))
+    sft = dataclasses.replace(settings.sft, run=run, max_length=options.length or settings.sft.max_length)
+    return dataclasses.replace(settings, sft=sft)
 
 
 def _ask(ask: AskSettings, name: str) -> AskSettings:
@@ -117,7 +122,10 @@ def train(ask: AskSettings, settings: PipelineExperiment, selected: pathlib.Path
         if not (path := folder / "records" / f"{part}.jsonl").exists():
             made = read_rows(folder / "prompts" / path.name)
             write_rows(path, (ask.record(row["prompt"], row["completion"]) for row in made))
-    run_settings(SFT, _experiment(ask, settings, folder))
+    try:
+        run_settings(SFT, _experiment(ask, settings, folder))
+    except UserError as error:
+        raise UserError(f"{folder.name}: {error}") from error
     shapes = settings.evaluate.shapes
     model = ModelSettings(source=str(folder / "sft" / "model"), quantize=False)
     return open_player(AgentSettings(model=model, ask=ask, shapes=shapes))
@@ -137,7 +145,7 @@ def _experiment(ask: AskSettings, settings: PipelineExperiment, folder: pathlib.
             heldout=sft.heldout,
         ),
         text=InstructionConfig(
-            form="messages" if ask.chat else "completion", max_length=sft.max_length, truncation="skip"
+            form="messages" if ask.chat else "completion", max_length=sft.max_length, truncation="error"
         ),
         optim=sft.optim,
         run=sft.run,
@@ -200,7 +208,8 @@ def report(rows: Sequence[Row], folder: pathlib.Path) -> None:
 
 def _line(row: Row) -> str:
     """Calibration is told of probabilities as they are: a correction is for choosing."""
-    shown = {**row, "predictor": row["predictor"][:34]}
+    name = row["predictor"]  # what sets differ by stands at the end
+    shown = {**row, "predictor": name if len(name) <= 34 else f"{name[:7]}...{name[-24:]}"}
     if "power" in row:
         del shown["calibration error"]
     return f"{agreement_line(shown)} {row['tokens']:7.1f}" if "tokens" in row else agreement_line(shown)

@@ -45,7 +45,7 @@ def run_layers(
 
     Args:
         base: weights; ``base["layers"]`` is read, its 16-bit stacks maybe as bits (:mod:`lqlm.models.bits`), and the
-            table of learned positions where there is one.
+            table of learned positions where there is one.  A tuple of layers (:mod:`lqlm.models.decoding`) is unrolled.
         adapters: or None.
         x: ``[B, T, D]``.
         positions: ``[B, T]``.
@@ -59,8 +59,10 @@ def run_layers(
     tables = None if cfg.learned_positions else rope_tables(positions, cfg)
     if cfg.learned_positions:
         x = x + lookup(base["positions"], positions + FIRST_POSITION)
-    mixed = {name: w for name, w in base["layers"].items() if isinstance(w, MixedStack)}
-    layers = {name: w for name, w in base["layers"].items() if name not in mixed}
+    apart = base["layers"] if isinstance(base["layers"], tuple) else None
+    stacks = {} if apart else base["layers"]
+    mixed = {name: w for name, w in stacks.items() if isinstance(w, MixedStack)}
+    layers = {name: w for name, w in stacks.items() if name not in mixed}
     tuned = {} if adapters is None else adapters.get("layers", {})
     layers |= {} if adapters is None else adapters.get("biases", {})
     keys = None if key is None else jax.random.split(key, cfg.layers)
@@ -74,6 +76,8 @@ def run_layers(
         x, out, state = block(x, layer, tuned, tables, attend, cfg, cache, state, layer_key, number)
         return (x, state), out
 
+    if apart:
+        return _unrolled(body, (x, state), apart, (layers, tuned, caches, keys, numbers))
     frozen = {name: w for name, w in layers.items() if isinstance(w, QTensor)}
     if remat == "full" and state is None and (frozen or mixed):
         others = {name: w for name, w in layers.items() if name not in frozen}  # norms and biases may be trained
@@ -87,6 +91,16 @@ def run_layers(
     step = checkpointed(lambda carry, slices: body(carry, slices, mixed), remat)
     (x, state), out = jax.lax.scan(step, (x, state), (layers, tuned, caches, keys, numbers))
     return x, out, state
+
+
+def _unrolled(body: Callable, carry: tuple[Array, Any], apart: tuple[PyTree, ...], stacks: PyTree) -> Any:
+    """The layers one after the other, each given its own weights and its slices of the stacks."""
+    outs = []
+    for number, layer in enumerate(apart):
+        trained, *others = jax.tree.map(lambda stack: stack[number], stacks)  # noqa: B023
+        carry, out = body(carry, (layer | trained, *others), {})
+        outs.append(out)
+    return carry[0], jax.tree.map(lambda *layers: jnp.stack(layers), *outs), carry[1]
 
 
 def block(

@@ -203,6 +203,8 @@ def decode_step(
 
 def _with_bits(base: PyTree) -> PyTree:
     """The base with its layers ready to be scanned, where nothing is differentiated; formats that differ stay."""
+    if isinstance(base["layers"], tuple):
+        return base
     layers = {name: w if isinstance(w, MixedStack) else as_bits(w) for name, w in base["layers"].items()}
     return {**base, "layers": layers}
 

@@ -16,10 +16,11 @@ from lqlm.order import after
 from lqlm.quant.kernels import MOST_ROWS, fused_matmul, fused_transposed, fusible
 from lqlm.quant.mixed import MixedLayer, choose
 from lqlm.quant.qtensor import QTensor, dequantize
+from lqlm.quant.transposed import Transposed
 from lqlm.types import Array, PyTree
 
 
-def matmul(x: Array, w: QTensor | MixedLayer | Array) -> Array:
+def matmul(x: Array, w: QTensor | MixedLayer | Transposed | Array) -> Array:
     """``x @ w`` in the dtype of ``x``; the operands in the narrower of both dtypes, the sums in float32.
 
     For a quantized ``w``, ``y = x dequant(w)`` and ``dx = dy dequant(w)^T``, dequantized again in the backward pass:
@@ -35,6 +36,8 @@ def matmul(x: Array, w: QTensor | MixedLayer | Array) -> Array:
     """
     if isinstance(w, QTensor | MixedLayer):
         return _frozen(x, w)
+    if isinstance(w, Transposed):
+        return _few_rows(x, w.w_FD)
     return _contract(x, w, 0) if narrower(x.dtype, w.dtype) == x.dtype else _rounded(x, w)
 
 
@@ -43,6 +46,13 @@ def _contract(x: Array, w: Array, axis: int) -> Array:
     dims, dtype = (((x.ndim - 1,), (axis,)), ((), ())), narrower(x.dtype, w.dtype)
     product = jax.lax.dot_general(x.astype(dtype), w.astype(dtype), dims, preferred_element_type=jnp.float32)
     return product.astype(x.dtype)
+
+
+def _few_rows(x: Array, w_FD: Array) -> Array:
+    """``x @ w`` as the transpose of ``w^T @ x^T``; but for the barrier XLA would swap the operands again."""
+    dims, dtype, rows = (((1,), (1,)), ((), ())), narrower(x.dtype, w_FD.dtype), x.reshape(-1, x.shape[-1])
+    y_FN = jax.lax.dot_general(w_FD.astype(dtype), rows.astype(dtype), dims, preferred_element_type=jnp.float32)
+    return jax.lax.optimization_barrier(y_FN).T.reshape(*x.shape[:-1], len(w_FD)).astype(x.dtype)
 
 
 def narrower(a: jnp.dtype, b: jnp.dtype) -> jnp.dtype:

@@ -77,6 +77,16 @@ def test_the_table_is_made_once(selected, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
 
 
+def test_a_set_that_rows_cannot_hold_is_refused_and_held_by_longer_ones(selected, tmp_path, capsys):
+    command = ["features", str(selected), "--out", str(tmp_path), "--config", str(selected.parent / "config.py")]
+    assert dispatch([*command, "--sets", "equity", "--length", "20"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "equity: " in said and "max_length is 20; raise it" in said
+    assert dispatch([*command, "--sets", "equity", "--length", "150"]) == 0
+    assert json.loads((tmp_path / "equity" / "sft" / "config.json").read_text())["config"]["text"]["max_length"] == 150
+    capsys.readouterr()
+
+
 def test_prompts_of_logs_are_what_a_model_is_asked(selected, tmp_path):
     """The command's prompts and those of predictions, every feature among them, habits of the hands before too."""
     ask = AskSettings(template="compact", features=NAMES)
