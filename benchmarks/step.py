@@ -67,7 +67,7 @@ class OwnStep:
             return completion_logprobs(base, adapters, *rows, cfg, with_entropy=True, remat=remat)
 
         self.update = jax.jit(make_update(grpo_objective(score, GRPOConfig(beta=0.0)), optimizer), donate_argnums=0)
-        self.copy = jax.jit(lambda base, adapters: for_decoding(merge(base, adapters)))
+        self.copy = jax.jit(lambda base, adapters: for_decoding(merge(base, adapters), shape.prompts * shape.group))
         sampling = SamplingConfig(max_new_tokens=shape.new)
 
         def sample(base: Any, prompts: Any, mask: Any, key: Any) -> Completions:

@@ -103,7 +103,7 @@ def policy(
     mesh: Mesh | None = None,
     cfg: ModelConfig | None = None,
     *,
-    decodes: bool = True,
+    rows: int = 0,
 ) -> Policy:
     """``(base, adapters) -> (base, adapters or None)`` to decode with; merged, a dense copy of the linear layers.
 
@@ -112,12 +112,12 @@ def policy(
         merged: whether to merge what can be merged.
         mesh: of the run; its copy of the weights is split as they are.
         cfg: of the model, where there is a mesh.
-        decodes: whether the copy is read token by token; False where it scores texts.
+        rows: samples that are decoded at once, for which the copy is laid out; 0 where texts are scored.
     """
     if not (merged and mergeable(adapter)):
         return bind
     if mesh is None:
-        return functools.partial(_merged, _decoding_copy if decodes else _copy)
+        return functools.partial(_merged, functools.partial(_copy, rows=rows))
     return functools.partial(_merged, compiled(functools.partial(_split_copy, cfg=cfg), mesh))
 
 
@@ -132,8 +132,10 @@ def _split_copy(read: PyTree, adapters: PyTree, cfg: ModelConfig | None) -> PyTr
     return constrained({"layers": merge(read, adapters)["layers"]}, cfg)
 
 
-_copy = jax.jit(merge)
-_decoding_copy = jax.jit(lambda read, adapters: for_decoding(merge(read, adapters)))
+@functools.partial(jax.jit, static_argnames="rows")
+def _copy(read: PyTree, adapters: PyTree, rows: int) -> PyTree:
+    copied = for_decoding(merge(read, adapters), rows)
+    return {name: w for name, w in copied.items() if w is not read[name]}
 
 
 def save(run: Run, state: TrainState) -> None:

@@ -25,7 +25,7 @@ Search = Callable[[np.ndarray, np.ndarray], BeamCompletions]
 
 def search_file(settings: GenerateSettings) -> int:
     """Complete what the output does not hold yet; returns how many prompts that were.  Killed, it goes on."""
-    model, policy = load_policy(settings)
+    model, policy = load_policy(settings, settings.engine.slots * settings.beam.beams)
     eos_ids, pad_id = model.tokenizer.eos_ids, model.tokenizer.pad_id
     run = jax.jit(functools.partial(beam_search, cfg=model.config, beam=settings.beam, eos_ids=eos_ids, pad_id=pad_id))
     done, count = finished(settings.output), 0

@@ -42,7 +42,7 @@ class Session:
 
 def open_session(settings: Answering) -> Session:
     """Load the model and its adapter; nothing is compiled before the first prompt."""
-    model, (base, adapters) = load_policy(settings)
+    model, (base, adapters) = load_policy(settings, settings.engine.slots * settings.engine.group)
     engine = Engine(
         base,
         adapters,
@@ -56,9 +56,9 @@ def open_session(settings: Answering) -> Session:
     return Session(model, engine, settings.seed)
 
 
-def load_policy(settings: Answering) -> tuple[LoadedModel, tuple[PyTree, PyTree | None]]:
-    """The model, and what to decode with: one dense copy, where that is wished for and differs from the model."""
+def load_policy(settings: Answering, rows: int) -> tuple[LoadedModel, tuple[PyTree, PyTree | None]]:
+    """The model, and what to decode rows with: one dense copy, where that is wished for and differs from the model."""
     model = trained.load(settings.model, LoraConfig())
     adapters, kind = load_peft(settings.adapter, model.config) if settings.adapter else (None, LoraConfig())
     merge = settings.merge and (settings.model.quantize or adapters is not None)
-    return model, trained.policy(kind, merge)(trained.products(model.base, settings.model), adapters)
+    return model, trained.policy(kind, merge, rows=rows)(trained.products(model.base, settings.model), adapters)

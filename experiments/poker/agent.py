@@ -197,7 +197,7 @@ def open_player(settings: AgentSettings) -> Player:
     model = trained.load(settings.model, LoraConfig())
     adapters, kind = load_peft(settings.adapter, model.config) if settings.adapter else (None, LoraConfig())
     merge = settings.merge and (settings.model.quantize or adapters is not None)
-    policy = trained.policy(kind, merge, decodes=False)(trained.products(model.base, settings.model), adapters)
+    policy = trained.policy(kind, merge)(trained.products(model.base, settings.model), adapters)
     scorer = Scorer(
         tokenizer=model.tokenizer,
         score=_scoring(policy, model, settings.chunk),

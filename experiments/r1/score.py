@@ -58,7 +58,8 @@ def measure(settings: R1Experiment, adapter: pathlib.Path | None) -> dict[str, f
     sampling = settings.reasoning.sampling
     greedy = make_sampler(model, type(sampling)(max_new_tokens=sampling.max_new_tokens, temperature=0.0), 1)
     sizes = {"size": min(BATCH, len(rows)), "length": round_up(max(map(len, rows)), BUCKET_MULTIPLE)}
-    texts = list(first_texts(greedy, trained.policy(kind, True)(base, adapters), rows, model.tokenizer, **sizes))
+    policy = trained.policy(kind, True, rows=sizes["size"])(base, adapters)
+    texts = list(first_texts(greedy, policy, rows, model.tokenizer, **sizes))
     found = [score(task, text, item) for text, item in zip(texts, items)]
     return {
         "accuracy": float(np.mean([s.lenient for s in found])),

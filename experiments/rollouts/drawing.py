@@ -198,7 +198,8 @@ def _sampler(drawing: Drawing, task: Task, items: Sequence[Item]) -> Any:
     """``(items, number of the batch) -> (texts, lengths, whether they ended)`` of all their samples."""
     how, model = drawing.how, trained.load(drawing.model, drawing.adapter)
     adapters, kind = load_peft(drawing.start, model.config) if drawing.start else (None, drawing.adapter)
-    policy = trained.policy(kind, adapters is not None)(trained.products(model.base, drawing.model), adapters)
+    policy = trained.policy(kind, adapters is not None, rows=how.batch * how.samples)
+    base, adapters = policy(trained.products(model.base, drawing.model), adapters)
     decode = make_sampler(model, how.sampling, how.samples)
     tokens = {item.id: model.tokenizer.chat(task.messages(item)) for item in items}
     length = round_up(max(map(len, tokens.values())), BUCKET_MULTIPLE)
@@ -206,7 +207,7 @@ def _sampler(drawing: Drawing, task: Task, items: Sequence[Item]) -> Any:
     def sample(part: Sequence[Item], number: int) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
         rows = [tokens[item.id] for item in part]
         padded = pad_prompts([*rows, *[rows[0]] * (how.batch - len(rows))], length, model.tokenizer.pad_id)
-        done = decode(*policy, *padded, jax.random.fold_in(keys(drawing.seed)[1], number))
+        done = decode(base, adapters, *padded, jax.random.fold_in(keys(drawing.seed)[1], number))
         lengths = np.asarray(done.mask_BGC).sum(-1)
         return texts_of(model.tokenizer, done), lengths, terminated(done, model.tokenizer.eos_ids)
 

@@ -58,7 +58,7 @@ def build_sampling(settings: RolloutExperiment, model: LoadedModel, group: int, 
     """Jit what samples ``group`` completions of each prompt, and the greedy one of evaluations."""
     run = settings.run
     return Sampling(
-        trained.policy(settings.adapter, run.merge, mesh, model.config),
+        trained.policy(settings.adapter, run.merge, mesh, model.config, rows=(run.slots or run.prompts) * group),
         make_sampler(model, settings.sampling, group, mesh, run.cache, run.slots),
         make_sampler(model, dataclasses.replace(settings.sampling, temperature=0.0), 1, mesh),
         load_judge(settings.reward_model, model, mesh),

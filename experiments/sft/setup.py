@@ -143,7 +143,7 @@ def build_functions(
     return Functions(
         compiled_update(update, mesh, state, model.config),
         compiled(sums, mesh, replicated),
-        trained.policy(settings.adapter, settings.run.merge, mesh, model.config),
+        trained.policy(settings.adapter, settings.run.merge, mesh, model.config, rows=settings.run.eval_batch),
         make_sampler(model, sampling, 1, mesh),
     )
 

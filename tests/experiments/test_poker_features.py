@@ -79,9 +79,9 @@ def test_the_table_is_made_once(selected, tmp_path, monkeypatch, capsys):
 
 def test_a_set_that_rows_cannot_hold_is_refused_and_held_by_longer_ones(selected, tmp_path, capsys):
     command = ["features", str(selected), "--out", str(tmp_path), "--config", str(selected.parent / "config.py")]
-    assert dispatch([*command, "--sets", "equity", "--length", "20"]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "equity: " in said and "max_length is 20; raise it" in said
+    assert dispatch([*command, "--sets", "equity", "--length", "20"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: equity: ") and "max_length is 20; raise it" in said
     assert dispatch([*command, "--sets", "equity", "--length", "150"]) == 0
     assert json.loads((tmp_path / "equity" / "sft" / "config.json").read_text())["config"]["text"]["max_length"] == 150
     capsys.readouterr()

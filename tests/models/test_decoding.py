@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lqlm.generation.decode import generate
 from lqlm.generation.sampling import SamplingConfig
-from lqlm.models.decoding import for_decoding
+from lqlm.models.decoding import MOST_ROWS, for_decoding
 from lqlm.models.groups import prefill
 from lqlm.models.products import with_products
 from lqlm.models.transformer import forward
@@ -51,7 +51,7 @@ def test_its_gradient_is_that_of_the_matrix():
 
 def test_layers_stand_apart_with_transposed_matrices():
     cfg, base = narrow()
-    apart = for_decoding(base)
+    apart = for_decoding(base, 6)
     assert isinstance(apart["layers"], tuple) and len(apart["layers"]) == cfg.layers
     for number, layer in enumerate(apart["layers"]):
         np.testing.assert_array_equal(layer["up_proj"].w_FD, base["layers"]["up_proj"][number].T)
@@ -64,9 +64,10 @@ def test_another_type_format_or_backend_keeps_its_stacks(monkeypatch):
     cfg, base = narrow()
     wide = tiny_base(jax.random.key(5), cfg, None)
     quantized = with_products(tiny_base(jax.random.key(5), cfg, QuantConfig(block=32)), "bfloat16")
-    assert for_decoding(wide) is wide and for_decoding(quantized) is quantized
+    assert for_decoding(wide, 6) is wide and for_decoding(quantized, 6) is quantized
+    assert for_decoding(base, 0) is base and for_decoding(base, MOST_ROWS + 1) is base
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert for_decoding(base) is base
+    assert for_decoding(base, 6) is base
 
 
 @pytest.mark.parametrize("changes", [{}, {"family": "opt"}])
@@ -75,7 +76,7 @@ def test_hidden_states_and_caches_are_those_of_the_stacks(changes, dtype):
     cfg, base = narrow(dtype, **changes)
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, cfg.vocab_size, jnp.int32)
     mask = jnp.arange(9)[None] >= jnp.array([[0], [3]])
-    whole, apart = (jax.jit(lambda b: prefill(b, None, tokens, mask, cfg))(b) for b in (base, for_decoding(base)))
+    whole, apart = (jax.jit(lambda b: prefill(b, None, tokens, mask, cfg))(b) for b in (base, for_decoding(base, 6)))
     chex.assert_trees_all_equal_shapes_and_dtypes(whole, apart)
     errors = jax.tree.map(lambda a, b: float(np.abs(np.float32(a) - np.float32(b)).mean()), whole, apart)
     assert max(jax.tree.leaves(errors)) < {"float32": 1e-3, "bfloat16": 0.02}[dtype], errors
@@ -86,7 +87,7 @@ def test_adapters_lie_on_layers_that_stand_apart():
     tokens = jnp.arange(12, dtype=jnp.int32).reshape(2, 6)
     adapters, mask = tiny_adapters(jax.random.key(2), base), jnp.ones((2, 6), bool)
     run = lambda b, a: forward(b, a, tokens, mask, cfg)  # noqa: E731
-    np.testing.assert_allclose(run(for_decoding(base), adapters), run(base, adapters), atol=0.02)
+    np.testing.assert_allclose(run(for_decoding(base, 6), adapters), run(base, adapters), atol=0.02)
     assert float(jnp.abs(run(base, adapters) - run(base, None)).max()) > 0.1
 
 
@@ -98,6 +99,6 @@ def test_generates_what_the_stacks_generate():
             b, None, prompts, mask, key, cfg, SamplingConfig(max_new_tokens=6), group=3, eos_ids=(0,), pad_id=0
         )
     )
-    whole, apart = program(base, jax.random.key(0)), program(for_decoding(base), jax.random.key(0))
+    whole, apart = program(base, jax.random.key(0)), program(for_decoding(base, 6), jax.random.key(0))
     np.testing.assert_array_equal(whole.tokens_BGC, apart.tokens_BGC)
     np.testing.assert_allclose(whole.logp_BGC, apart.logp_BGC, atol=0.02)

