@@ -83,7 +83,7 @@ def test_a_set_that_rows_cannot_hold_is_refused_and_held_by_longer_ones(selected
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: equity: ") and "max_length is 20; raise it" in said
     assert dispatch([*command, "--sets", "equity", "--length", "150"]) == 0
-    assert json.loads((tmp_path / "equity" / "sft" / "config.json").read_text())["config"]["text"]["max_length"] == 150
+    assert json.loads((tmp_path / "equity" / "sft" / "config.json").read_text())["text"]["max_length"] == 150
     capsys.readouterr()
 
 
