@@ -7,8 +7,7 @@ SELECTED is a folder of ``select``: models learn from its train sessions, the po
 its valid sessions, and all is measured on its test sessions.  Model, steps and words come from the pipeline's config
 file (its 15,000 steps take an hour a set on a core; 1,500 tell sets apart); a set is names of features with a plus
 between them, or ``none``.  A set with an example that is longer than a row is refused: learned without its long hands
-it could not be compared.  A set whose prompts are longer than a row is refused: what it learned without its longest
-hands could not be compared.  Written into --out: a folder for each set with its records and its run, a file for each
+it could not be compared.  Written into --out: a folder for each set with its records and its run, a file for each
 line, which is not made again, features.json and table.txt.
 """
 
