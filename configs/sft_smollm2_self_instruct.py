@@ -4,8 +4,10 @@ Command:   python -m experiments.sft --config configs/sft_smollm2_self_instruct.
            The file: seed_tasks.jsonl of the authors' repository (yizhongw/self-instruct), here or by
            configs/sft_smollm2_self_instruct.py:FILE
 Hardware:  2 CPU cores, 5 GiB of memory.
-Minutes:   not measured yet.
-Expected:  not measured yet.
+Minutes:   about 10 on one core (15 s a step beside another job).
+Expected:  147 tasks to learn from, 25 held out, seed 0: loss 2.691 -> 2.500 nats a token, perplexity 14.7 -> 12.2,
+           token accuracy .450 -> .478; greedy answers (16 of up to 48 tokens) grow no more like the references:
+           ROUGE-L .152 -> .097, BLEU 2.1 -> 2.0.
 """
 
 import pathlib
