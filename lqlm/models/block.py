@@ -59,10 +59,7 @@ def run_layers(
     tables = None if cfg.learned_positions else rope_tables(positions, cfg)
     if cfg.learned_positions:
         x = x + lookup(base["positions"], positions + FIRST_POSITION)
-    apart = base["layers"] if isinstance(base["layers"], tuple) else None
-    stacks = {} if apart else base["layers"]
-    mixed = {name: w for name, w in stacks.items() if isinstance(w, MixedStack)}
-    layers = {name: w for name, w in stacks.items() if name not in mixed}
+    apart, layers, mixed = _apart(base["layers"])
     tuned = {} if adapters is None else adapters.get("layers", {})
     layers |= {} if adapters is None else adapters.get("biases", {})
     keys = None if key is None else jax.random.split(key, cfg.layers)
@@ -91,6 +88,14 @@ def run_layers(
     step = checkpointed(lambda carry, slices: body(carry, slices, mixed), remat)
     (x, state), out = jax.lax.scan(step, (x, state), (layers, tuned, caches, keys, numbers))
     return x, out, state
+
+
+def _apart(layers: PyTree) -> tuple[tuple[PyTree, ...], PyTree, PyTree]:
+    """Layers that stand apart, stacks of one format, stacks of several: the first or the others are empty."""
+    if isinstance(layers, tuple):
+        return layers, {}, {}
+    mixed = {name: w for name, w in layers.items() if isinstance(w, MixedStack)}
+    return (), {name: w for name, w in layers.items() if name not in mixed}, mixed
 
 
 def _unrolled(body: Callable, carry: tuple[Array, Any], apart: tuple[PyTree, ...], stacks: PyTree) -> Any:
