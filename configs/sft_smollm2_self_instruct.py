@@ -4,7 +4,7 @@ Command:   python -m experiments.sft --config configs/sft_smollm2_self_instruct.
            The file: seed_tasks.jsonl of the authors' repository (yizhongw/self-instruct), here or by
            configs/sft_smollm2_self_instruct.py:FILE
 Hardware:  2 CPU cores, 5 GiB of memory.
-Minutes:   about 10 on one core (15 s a step beside another job).
+Minutes:   about 11 on one core beside another job, by its parts (15 s a step; the run was paused between).
 Expected:  147 tasks to learn from, 25 held out, seed 0: loss 2.691 -> 2.500 nats a token, perplexity 14.7 -> 12.2,
            token accuracy .450 -> .478; greedy answers (16 of up to 48 tokens) grow no more like the references:
            ROUGE-L .152 -> .097, BLEU 2.1 -> 2.0.
